@@ -1,0 +1,48 @@
+//! Blobs: immutable sealed bytes, named by their BLAKE3 hash, which is also their Bao root.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// The name of a blob: the BLAKE3 hash of its bytes, equal to the root of its Bao tree.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobId(pub [u8; 32]);
+
+impl BlobId {
+    /// The id of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The raw hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobId({self})")
+    }
+}
+
+impl FromStr for BlobId {
+    type Err = Error;
+
+    /// Takes exactly 64 lower-case hexadecimal digits, the only spelling there is.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let mut id = [0; 32];
+        if !lower || hex::decode_to_slice(text, &mut id).is_err() {
+            return Err(Error::malformed("blob id", "not 64 lower-case hexadecimal digits"));
+        }
+        Ok(Self(id))
+    }
+}

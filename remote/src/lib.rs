@@ -1,0 +1,13 @@
+//! Sealed bytes elsewhere: what a remote is, how to reach one, and how to check what it says.
+//!
+//! The ground floor. It knows blobs, proofs, identities, logs of signed entries, links and stores;
+//! it holds no key that opens a file and no code that could use one. The modules are listed from
+//! roof to ground, and a module imports only modules below it.
+
+pub mod store;
+pub mod identity;
+pub mod blob;
+pub mod env;
+pub mod error;
+
+pub use error::{Error, Result};
