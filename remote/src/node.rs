@@ -25,7 +25,7 @@ mod listen;
 mod answer;
 mod gate;
 mod keeper;
-mod status;
+pub mod status;
 mod session;
 mod space;
 pub mod invite;

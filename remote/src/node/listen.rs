@@ -90,9 +90,7 @@ async fn connection(
     let address = incoming.remote_address();
     let wait = Duration::from_millis(keeper.config.limits.hello_ms);
     let welcomed = tokio::time::timeout(wait, welcome(incoming, &keeper)).await;
-    let mut list = pending.lock().unwrap_or_else(PoisonError::into_inner);
-    list.tasks.retain(|(other, _)| *other != id);
-    drop(list);
+    pending.lock().unwrap_or_else(PoisonError::into_inner).tasks.retain(|(other, _)| *other != id);
     match welcomed {
         Ok(Ok((connection, ticket))) => {
             tracing::debug!(%address, device = %ticket.0.device, "welcomed");

@@ -55,8 +55,9 @@ impl Place {
     pub fn lock(&self) -> Result<Lock> {
         let path = self.root.join("lock");
         let what = || format!("locking the store {}", self.root.display());
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600);
-        let file = file.clone().open(&path).map_err(Error::io(what()))?;
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).mode(0o600);
+        let file = options.open(&path).map_err(Error::io(what()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -203,6 +203,11 @@ impl Space {
         Err(stranger())
     }
 
+    /// Removes a blob that the node's hold on it is over for.
+    pub(super) async fn delete(&self, id: BlobId, _retain_ms: u64) -> Result<()> {
+        self.blobs.delete(id).await
+    }
+
     /// Sets bytes aside, or says that there are not so many.
     async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
         let _turn = self.reserving.lock().await;
