@@ -19,6 +19,7 @@ use rdrivefs_remote::identity::PublicKey;
 use crate::id::{DeviceNumber, FileId, LinkId, VersionId};
 use crate::seal::Key;
 
+mod commit;
 mod check;
 mod cbor;
 
@@ -27,6 +28,7 @@ pub use check::{
     BASES_MAX, CHUNK_BYTES_MAX, EXTENTS_MAX, INLINE_BYTES_MAX, NAME_BYTES_MAX, SIZE_MAX,
     TARGET_BYTES_MAX, TEXT_BYTES_MAX, TOC_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
+pub use commit::{COMMIT_BYTES_MAX, Commit, LAMPORT_MAX, SEEN_MAX, lamport_after};
 
 /// A moment, as files carry it; before 1970 the seconds are negative, the nanoseconds never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
