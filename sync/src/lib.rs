@@ -4,6 +4,7 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
+pub mod engine;
 pub mod state;
 pub mod evict;
 pub mod verify;
@@ -11,9 +12,11 @@ pub mod push;
 pub mod seals;
 pub mod log;
 pub mod content;
-pub mod cache;
+pub mod tree;
 pub mod remotes;
+pub mod cache;
 pub mod index;
+pub mod journal;
 pub mod progress;
 pub mod report;
 pub mod chunk;
