@@ -4,9 +4,11 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
+pub mod keybag;
 pub mod record;
 pub mod keys;
 pub mod seal;
+pub mod home;
 pub mod id;
 pub mod error;
 
