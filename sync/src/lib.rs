@@ -7,6 +7,7 @@
 pub mod keybag;
 pub mod record;
 pub mod keys;
+pub mod chunk;
 pub mod seal;
 pub mod home;
 pub mod id;
