@@ -8,6 +8,7 @@ pub mod member;
 pub mod logs;
 pub mod store;
 pub mod entry;
+pub mod proof;
 pub mod identity;
 pub mod blob;
 pub mod cbor;
