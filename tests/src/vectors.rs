@@ -8,6 +8,7 @@
 //!
 //! A format is added by a function here, a line in [`FORMATS`] and a folder.
 
+mod blobs;
 mod case;
 mod keys;
 mod logs;
@@ -20,54 +21,66 @@ use std::path::{Path, PathBuf};
 /// What a reader makes of a case: the meaning of its bytes, or why it refuses them.
 pub type Check = fn(&Case) -> Result<String, String>;
 
-/// Cases of a format that must be read.
-pub const VALID_MIN: usize = 10;
-/// Cases of a format that must be refused.
-pub const REFUSED_MIN: usize = 25;
+/// A format that has vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// Its folder.
+    pub name: &'static str,
+    /// Its reader.
+    pub check: Check,
+    /// Cases that must be there to be read.
+    pub valid_min: usize,
+    /// Cases that must be there to be refused.
+    pub refused_min: usize,
+}
 
-/// Every format that has vectors, and its reader.
-pub const FORMATS: &[(&str, Check)] = &[
-    ("phrase", keys::phrase),
-    ("keybag", keys::keybag),
-    ("wrap", keys::wrap),
-    ("entry", logs::entry),
-    ("record", logs::record),
-    ("commit", logs::commit),
+/// Every format that has vectors.
+pub const FORMATS: &[Format] = &[
+    format("phrase", keys::phrase),
+    format("keybag", keys::keybag),
+    format("wrap", keys::wrap),
+    format("entry", logs::entry),
+    format("record", logs::record),
+    format("commit", logs::commit),
+    format("slice", blobs::slice),
 ];
+
+const fn format(name: &'static str, check: Check) -> Format {
+    Format { name, check, valid_min: 10, refused_min: 25 }
+}
 
 /// Where the vectors lie.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
 }
 
-/// The reader of a format.
+/// The format of this name.
 ///
 /// # Panics
 /// When there is none.
-pub fn reader(format: &str) -> Check {
-    let found = FORMATS.iter().find(|(name, _)| *name == format);
-    found.unwrap_or_else(|| panic!("no reader for {format}")).1
+pub fn format_of(name: &str) -> Format {
+    let found = FORMATS.iter().find(|format| format.name == name);
+    *found.unwrap_or_else(|| panic!("no reader for {name}"))
 }
 
 /// Reads all cases in a folder and says everything that is wrong with them: cases that come out
 /// otherwise, and too few of them.
-pub fn check_folder(folder: &Path, check: Check) -> Vec<String> {
+pub fn check_folder(folder: &Path, format: Format) -> Vec<String> {
     let mut wrong = Vec::new();
     let (mut valid, mut refused) = (0, 0);
     for path in files(folder) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
-        match Case::parse(&text).and_then(|case| check_case(&case, check).map(|()| case)) {
+        match Case::parse(&text).and_then(|case| check_case(&case, format.check).map(|()| case)) {
             Err(why) => wrong.push(format!("{name}: {why}")),
             Ok(case) if matches!(case.outcome, Outcome::Result(_)) => valid += 1,
             Ok(_) => refused += 1,
         }
     }
-    if valid < VALID_MIN || refused < REFUSED_MIN {
-        let shown = folder.display();
-        wrong.push(format!(
-            "{shown}: {valid} cases read and {refused} refused, where {VALID_MIN} and {REFUSED_MIN} are to be"
-        ));
+    let Format { valid_min, refused_min, .. } = format;
+    if valid < valid_min || refused < refused_min {
+        let came = format!("{valid} cases read and {refused} refused");
+        wrong.push(format!("{came}, where {valid_min} and {refused_min} are to be"));
     }
     wrong
 }
@@ -95,7 +108,7 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
 
 /// Folders of vectors that no reader knows.
 pub fn strays() -> Vec<String> {
-    let known = |name: &str| FORMATS.iter().any(|(format, _)| *format == name);
+    let known = |name: &str| FORMATS.iter().any(|format| format.name == name);
     let names = files(&folder())
         .into_iter()
         .filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));

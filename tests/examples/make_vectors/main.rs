@@ -14,6 +14,7 @@ mod entry;
 mod keybag;
 mod phrase;
 mod record;
+mod slice;
 mod wrap;
 
 /// Inputs of a case, by name.
@@ -26,6 +27,7 @@ fn main() {
     entry::write(&Folder::clean("entry"));
     record::write(&Folder::clean("record"));
     commit::write(&Folder::clean("commit"));
+    slice::write(&Folder::clean("slice"));
 }
 
 /// The cases of one format.
@@ -60,7 +62,7 @@ impl Folder {
 
     fn read(&self, comment: &str, inputs: &Inputs) -> Result<String, String> {
         let outcome = Outcome::Result(String::new());
-        vectors::reader(self.format)(&Case::new(comment, owned(inputs.clone()), outcome))
+        (vectors::format_of(self.format).check)(&Case::new(comment, owned(inputs.clone()), outcome))
     }
 
     fn put(&self, name: &str, comment: &str, inputs: Inputs, outcome: Outcome) {
