@@ -25,7 +25,7 @@ use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::proof::{Outboard, Verified};
 
-use crate::cache::map::{Map, RANGE_BYTES};
+pub use crate::cache::map::RANGE_BYTES;
 use crate::cache::part::Part;
 use crate::error::{Error, Result};
 

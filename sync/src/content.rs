@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdrivefs_remote::identity::DriveId;
 
-use crate::cache::{Cache, LayerRef, Source};
+use crate::cache::{Cache, LayerRef, RANGE_BYTES, Source};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::index::layers::LayerNumber;
@@ -21,8 +21,11 @@ use crate::tree::Chunks;
 /// Layers whose tables of contents are held in memory; one of small files takes some 100 KiB.
 const READERS_MAX: usize = 64;
 
-/// Opened stretches kept for the next read of the same blocks, each up to 64 KiB.
+/// Opened stretches kept for the next read of the same blocks.
 const OPENED_MAX: usize = 64;
+
+/// The longest opened stretch that is kept.
+const OPENED_BYTES_MAX: usize = 64 << 10;
 
 /// A layer ready to be read.
 #[derive(Clone)]
@@ -106,11 +109,12 @@ impl Contents {
         Ok(open)
     }
 
-    fn read_blocks(&self, open: &Open, number: u32, blocks: Range<u32>) -> Result<Vec<u8>> {
-        let span = open.reader.span_of(number, blocks.clone())?;
+    fn read_blocks(&self, open: &Open, number: u32, range: Range<u32>) -> Result<Vec<u8>> {
+        let span = open.reader.span_of(number, range.clone())?;
         let sealed = self.cache.read(&open.layer, span.clone(), &*self.source)?;
-        let Err(first) = open.reader.open(number, blocks.clone(), &sealed) else {
-            return open.reader.open(number, blocks, &sealed);
+        let first = match open.reader.open(number, range.clone(), &sealed) {
+            Ok(opened) => return Ok(opened),
+            Err(first) => first,
         };
         tracing::warn!(layer = %open.layer.id, number, "a local chunk does not open: {first}");
         self.cache.evict(&open.layer, &[widened(&span, open.layer.len)])?;
@@ -120,7 +124,7 @@ impl Contents {
                 format!("{first}; and no remote has it: {e}"),
             )
         })?;
-        open.reader.open(number, blocks, &again)
+        open.reader.open(number, range, &again)
     }
 }
 
@@ -128,19 +132,62 @@ impl Chunks for Contents {
     fn read(&self, layer: i64, number: u32, range: Range<u32>) -> Result<Vec<u8>> {
         let open = self.open(layer)?;
         let blocks = open.reader.blocks_around(number, range.clone())?;
-        let single = (layer, number, blocks.start);
-        if let Some(opened) = lock(&self.opened).get(&single) {
-            if let Some(bytes) = cut(&opened, &range, blocks.start) {
-                return Ok(bytes);
+        let part = |opened: &[u8]| {
+            opened[(range.start - blocks.start) as usize..(range.end - blocks.start) as usize].to_vec()
+        };
+        let place = (layer, number, blocks.start);
+        if let Some(opened) = lock(&self.opened).get(&place) {
+            if opened.len() as u32 == blocks.end - blocks.start {
+                return Ok(part(&opened));
             }
         }
         let opened = self.read_blocks(&open, number, blocks.clone())?;
-        let bytes = cut(&opened, &range, blocks.start).ok_or_else(|| {
-            Error::corrupt(format!("chunk {number} of layer {}", open.layer.id), "it is shorter")
-        })?;
-        if bytes.len() < opened.len() && opened.len() <= 64 << 10 {
-            lock(&self.opened).put(single, Arc::new(opened));
+        if range == blocks {
+            return Ok(opened);
+        }
+        let bytes = part(&opened);
+        if opened.len() <= OPENED_BYTES_MAX {
+            lock(&self.opened).put(place, Arc::new(opened));
         }
         Ok(bytes)
     }
+}
+
+/// The few things used last. Looking is linear, which is quick as long as they are few.
+struct Recent<K, V> {
+    max: usize,
+    tick: u64,
+    all: HashMap<K, (u64, V)>,
+}
+
+impl<K: std::hash::Hash + Eq + Copy, V: Clone> Recent<K, V> {
+    fn new(max: usize) -> Self {
+        Self { max, tick: 0, all: HashMap::new() }
+    }
+
+    fn get(&mut self, key: &K) -> Option<V> {
+        self.tick += 1;
+        let (used, value) = self.all.get_mut(key)?;
+        *used = self.tick;
+        Some(value.clone())
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        self.tick += 1;
+        if self.all.len() >= self.max && !self.all.contains_key(&key) {
+            let oldest = self.all.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key);
+            oldest.map(|key| self.all.remove(&key));
+        }
+        self.all.insert(key, (self.tick, value));
+    }
+}
+
+/// The ranges of the cache's map that a span touches: dropping works on whole ones.
+fn widened(span: &Range<u64>, len: u64) -> Range<u64> {
+    let start = span.start / RANGE_BYTES * RANGE_BYTES;
+    start..span.end.next_multiple_of(RANGE_BYTES).min(len)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -138,7 +138,7 @@ impl Publisher {
                 continue;
             }
             let row = self.index.layer(number)?;
-            bytes += row.secret.toc.len() + row.secret.chunks.len();
+            bytes += row.secret.toc.len();
             if bytes > LAYER_BYTES_MAX && !batch.layers.is_empty() {
                 batch.full = true;
                 break;

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::identity::DriveId;
+use rdrivefs_remote::member::EpochId;
 
 use crate::cache::Cache;
-use crate::chunk::{self, Cutter};
+use crate::chunk::{self, ChunkId, Cutter};
 use crate::error::Result;
 use crate::index::Index;
-use crate::index::layers::{ChunkId, ChunkPlace, LayerNumber, LayerSecret};
+use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::keys::Epoch;
 use crate::layer::LayerBuilder;
 use crate::progress::Progress;
@@ -50,7 +51,8 @@ pub struct SealedSum {
 pub struct Sealer {
     env: Env,
     drive: DriveId,
-    epoch: Arc<Epoch>,
+    epoch: EpochId,
+    /// What names chunks within the drive.
     dedup: Key,
     cutter: Cutter,
     index: Arc<Index>,
@@ -83,6 +85,28 @@ enum Place {
 }
 
 impl Sealer {
+    /// A sealer over these parts, in this epoch, with the drive's key for cutting.
+    pub fn new(
+        env: Env,
+        epoch: &Epoch,
+        chunker: &Key,
+        index: Arc<Index>,
+        cache: Arc<Cache>,
+        tree: Arc<Tree>,
+    ) -> Self {
+        Self {
+            env,
+            drive: epoch.drive(),
+            epoch: epoch.id(),
+            dedup: epoch.dedup_key(),
+            cutter: Cutter::new(chunker),
+            index,
+            cache,
+            tree,
+            open: Mutex::default(),
+        }
+    }
+
     /// Seals every file that is ripe, or with `all` every file with unsealed content, and closes
     /// the open layer at the end.
     ///
@@ -153,6 +177,9 @@ impl Sealer {
             let last = at + rest.len() as u64 == run.end;
             let tail = last && job.streaming && run.end == job.size;
             let Some(len) = self.next_cut(rest, last && !tail) else { break };
+            if !open.fits(len) {
+                self.close_early(open, pieces)?;
+            }
             let place = self.place(&rest[..len], open)?;
             pieces.push(Piece { range: at..at + len as u64, place });
             skip += len;
@@ -172,7 +199,7 @@ impl Sealer {
 
     /// The chunk with these bytes: one the drive has, or a new one in the open layer.
     fn place(&self, plain: &[u8], open: &mut Assembly) -> Result<Place> {
-        let id = chunk_id(&self.dedup, plain);
+        let id = ChunkId::of(&self.dedup, plain);
         open.sum.bytes += plain.len() as u64;
         if let Some(number) = open.numbers.get(&id) {
             open.sum.known_bytes += plain.len() as u64;
@@ -182,17 +209,22 @@ impl Sealer {
             open.sum.known_bytes += plain.len() as u64;
             return Ok(Place::Closed(place));
         }
-        let new = || LayerBuilder::new(self.drive.0, self.epoch.id, &self.env);
-        let number = open.builder.get_or_insert_with(new).push(plain)?;
+        let new = || LayerBuilder::new(self.drive.0, self.epoch.0, &self.dedup, &self.env);
+        let number = open.builder.get_or_insert_with(new).push(id, plain);
         open.ids.push(id);
         open.numbers.insert(id, number);
         Ok(Place::Open(number))
     }
 
     fn close_if_full(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
-        if !open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
-            return Ok(());
+        match open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
+            true => self.close_early(open, pieces),
+            false => Ok(()),
         }
+    }
+
+    /// Closes the open layer in the middle of a file, whose pieces so far lie in it.
+    fn close_early(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
         let layer = self.close(open)?;
         for piece in pieces {
             piece.place = Place::Closed(piece.place.closed(layer));
@@ -209,7 +241,7 @@ impl Sealer {
         open.numbers.clear();
         let sealed = builder.close()?;
         self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard)?;
-        let secret = LayerSecret::of(&sealed, &self.epoch.id, &ids);
+        let secret = LayerSecret::of(&sealed, self.epoch.0);
         let layer =
             self.index.add_layer(sealed.id, sealed.bytes.len() as u64, &secret, &ids, false)?;
         open.sum.layers += 1;
@@ -226,6 +258,13 @@ impl Sealer {
     }
 }
 
+impl Assembly {
+    /// Whether a chunk of this length has room in the open layer.
+    fn fits(&self, len: usize) -> bool {
+        self.builder.as_ref().is_none_or(|builder| builder.fits(len))
+    }
+}
+
 impl Place {
     fn closed(self, layer: Option<LayerNumber>) -> ChunkPlace {
         match self {
@@ -236,12 +275,4 @@ impl Place {
             }
         }
     }
-}
-
-/// The keyed hash by which the drive knows a chunk again.
-pub fn chunk_id(dedup: &Key, plain: &[u8]) -> ChunkId {
-    let hash = blake3::keyed_hash(dedup.as_bytes(), plain);
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.as_bytes()[..16]);
-    ChunkId(id)
 }

@@ -2,4 +2,5 @@
 
 pub mod source_tree;
 pub mod tidy;
+pub mod vectors;
 pub mod world;

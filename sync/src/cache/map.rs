@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// The unit of fetching and dropping: 32 KiB, so that a random 4 KiB read that straddles two of
 /// them moves 64 KiB and still says little about what was read.
-pub(super) const RANGE_BYTES: u64 = 32 << 10;
+pub const RANGE_BYTES: u64 = 32 << 10;
 
 /// One bit a range, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,18 +4,37 @@
 //! its blob id. The dedup table maps a keyed chunk id to the chunk; a condemned layer's chunks are
 //! not in it.
 
+use minicbor::{Decode, Encode};
+use rdrivefs_remote::identity::DriveId;
 use rusqlite::{OptionalExtension as _, params};
 
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::WallMs;
 
+use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::index::Index;
+use crate::layer::{LayerReader, Sealed, Toc};
 use crate::record::{LayerKey, Record};
+use crate::seal::Key;
 
-/// The keyed hash of a chunk's plain bytes, cut to 16 bytes: only this drive can compute it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ChunkId(pub [u8; 16]);
+/// What opens a layer.
+#[derive(Debug, Clone, Encode, Decode)]
+#[cbor(array)]
+pub struct LayerSecret {
+    /// Its key.
+    #[n(0)]
+    pub key: LayerKey,
+    /// The epoch bound into its seals.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub epoch: [u8; 32],
+    /// The nonce in its header, bound into its seals.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub nonce: [u8; 24],
+    /// Its encoded table of contents.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub toc: Vec<u8>,
+}
 
 /// A layer's number in this index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +67,36 @@ pub struct LayerRow {
 pub struct RemoteNumber(pub i64);
 
 const ROW: &str = "layer";
+
+impl LayerSecret {
+    /// What opens a layer that was just sealed.
+    pub fn of(sealed: &Sealed, epoch: [u8; 32]) -> Self {
+        let key = LayerKey::from(*sealed.key.as_bytes());
+        Self { key, epoch, nonce: sealed.nonce, toc: sealed.toc.encode() }
+    }
+
+    /// What reads the layer.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents does not parse.
+    pub fn reader(&self, drive: &DriveId) -> Result<LayerReader> {
+        let toc = Toc::decode(&self.toc)?;
+        let key = Key::from(*self.key.as_bytes());
+        Ok(LayerReader::new(key, toc, drive.0, self.epoch, self.nonce))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("memory takes every write")
+    }
+}
+
+impl LayerRow {
+    /// The record that tells other devices of the layer.
+    pub fn record(&self) -> Record {
+        let LayerSecret { key, epoch, nonce, toc } = self.secret.clone();
+        Record::Layer { id: self.id, len: self.len, key, epoch, nonce, toc }
+    }
+}
 
 impl Index {
     /// Adds a layer and its chunks, in the order of their numbers; idempotent.
@@ -119,7 +168,7 @@ impl Index {
             })?
             .ok_or_else(|| Error::corrupt("index", format!("no layer {}", number.0)))?;
         let plain = self.open_row(ROW, &id, &row)?;
-        let secret = LayerSecret::decode(&plain)
+        let secret = minicbor::decode(&plain)
             .map_err(|e| Error::corrupt(format!("index row of layer {}", number.0), e))?;
         Ok(LayerRow { number, id: BlobId(id), len, secret })
     }
