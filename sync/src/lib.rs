@@ -4,6 +4,7 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
+pub mod journal;
 pub mod seal;
 pub mod id;
 pub mod error;
