@@ -81,7 +81,7 @@ impl Segment {
                 None => self.read_back(&file, base, at)?,
             };
             let end = at + sealed.len() as u64;
-            if at != state.durable { blocks.push((at, sealed)); }
+            blocks.push((at, sealed));
             at = end;
         }
         Ok(blocks)
