@@ -117,7 +117,7 @@ fn serve<C: Core>(
 ) -> io::Result<()> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
-    config.clone_fd = true;
+    config.clone_fd = attach::can_clone();
     // The kernel itself turns away those who may not reach the mount.
     let session = Session::from_fd(adapter, fuse, SessionACL::All, config)?;
     kernel.connect(session.notifier());
@@ -213,7 +213,7 @@ impl Unmounter {
     }
 
     fn look(&self) -> io::Result<()> {
-        std::fs::metadata(&self.point).map(drop)
+        point::probe(&self.point)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use rdrivefs::adapter::Core;
 use rdrivefs::adapter::words::{
@@ -21,9 +21,15 @@ const NAME_BYTES_MAX: usize = 255;
 const SET_GROUP: u32 = 0o2000;
 const ROOM_BLOCKS: u64 = 1 << 28;
 
+/// Called as an operation begins, with its name and inode: a test makes it slow, or a panic.
+pub(crate) type Hook = Box<dyn Fn(&'static str, Ino) + Send + Sync>;
+type Heard = Box<dyn Fn(Change) + Send + Sync>;
+
 /// The filesystem; every inode is reached by its number.
 pub(crate) struct Memory {
     env: Env,
+    hook: OnceLock<Hook>,
+    heard: OnceLock<Heard>,
     next: AtomicU64,
     nodes: RwLock<HashMap<Ino, Arc<Node>>>,
     /// Taken first; changes of names exclude each other and all lookups.
@@ -155,6 +161,8 @@ impl Memory {
     pub(crate) fn new(env: Env) -> Self {
         let memory = Self {
             env,
+            hook: OnceLock::new(),
+            heard: OnceLock::new(),
             next: AtomicU64::new(2),
             nodes: RwLock::default(),
             names: RwLock::default(),
@@ -168,6 +176,30 @@ impl Memory {
         root.dir.lock().unwrap().parent = Some(Ino::ROOT);
         memory.nodes.write().unwrap().insert(Ino::ROOT, root);
         memory
+    }
+
+    /// Has `hook` called from now on.
+    #[allow(dead_code, reason = "for tests")]
+    pub(crate) fn hook(&self, hook: Hook) {
+        assert!(self.hook.set(hook).is_ok(), "one hook a filesystem");
+    }
+
+    /// Tells the kernel of a change made by calling the core.
+    #[allow(dead_code, reason = "for tests")]
+    pub(crate) fn announce(&self, change: Change) {
+        self.heard.get().expect("a mounted filesystem")(change);
+    }
+
+    /// Inodes that are named or held.
+    #[allow(dead_code, reason = "for tests")]
+    pub(crate) fn inodes(&self) -> usize {
+        self.nodes.read().unwrap().len()
+    }
+
+    fn begin(&self, op: &'static str, ino: Ino) {
+        if let Some(hook) = self.hook.get() {
+            hook(op, ino);
+        }
     }
 
     fn now(&self) -> TimeNs {
@@ -423,6 +455,7 @@ impl Core for Memory {
     }
 
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.begin("read_link", ino);
         Ok(self.get(ino)?.target.clone())
     }
 
@@ -517,10 +550,12 @@ impl Core for Memory {
     }
 
     fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>> {
+        self.begin("read", ino);
         Ok(self.get(ino)?.data.read().unwrap().read(offset, len.into()))
     }
 
     fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        self.begin("write", ino);
         let node = self.get(ino)?;
         node.data.write().unwrap().write(offset, data);
         self.touch(&node);
@@ -617,6 +652,8 @@ impl Core for Memory {
         })
     }
 
-    /// Nothing changes here but through the calls above.
-    fn on_change(&self, _: Box<dyn Fn(Change) + Send + Sync>) {}
+    /// Nothing changes here but through the calls above, unless a test says so.
+    fn on_change(&self, heard: Heard) {
+        drop(self.heard.set(heard));
+    }
 }

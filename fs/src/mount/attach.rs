@@ -27,19 +27,28 @@ const HELPER: &str = "fusermount3";
 /// Mounts on `point`; the descriptor is the kernel's end of it.
 pub(super) fn attach(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
     match direct(point, options) {
-        Err(MountError::Io { source, .. }) if source.raw_os_error() == Some(PERM) => {
-            by_helper(point, options)
+        Ok(fuse) => Ok(fuse),
+        // The helper opens the device and mounts with root's rights.
+        Err(Errno::PERM | Errno::ACCESS) => by_helper(point, options),
+        Err(e @ (Errno::NOENT | Errno::NXIO | Errno::NODEV)) => {
+            Err(MountError::NoFuse { source: e.into() })
         }
-        attached => attached,
+        Err(e) => Err(MountError::io("mounting on", point)(e.into())),
     }
 }
 
-const PERM: i32 = Errno::PERM.raw_os_error();
+fn open_device() -> Result<OwnedFd, Errno> {
+    rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
 
-fn direct(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let fuse = rustix::fs::open(DEVICE, flags, Mode::empty())
-        .map_err(|e| MountError::NoFuse { source: e.into() })?;
+/// Whether each thread of the loop can have a descriptor of its own: who may only mount by the
+/// helper may not be allowed to open the device.
+pub(super) fn can_clone() -> bool {
+    open_device().is_ok()
+}
+
+fn direct(point: &Path, options: &Options) -> Result<OwnedFd, Errno> {
+    let fuse = open_device()?;
     let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
         fuse.as_fd().as_raw_fd(),
@@ -50,8 +59,7 @@ fn direct(point: &Path, options: &Options) -> Result<OwnedFd, MountError> {
         data.push_str(",allow_other");
     }
     let data = CString::new(data).expect("numbers and words hold no NUL");
-    rustix::mount::mount(options.fsname.as_str(), point, KIND, mount_flags(options), &*data)
-        .map_err(|e| MountError::io("mounting on", point)(e.into()))?;
+    rustix::mount::mount(options.fsname.as_str(), point, KIND, mount_flags(options), &*data)?;
     Ok(fuse)
 }
 

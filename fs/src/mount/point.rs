@@ -40,7 +40,7 @@ pub(super) fn prepare(
 /// The absolute path of the folder, made if it is missing and freed if a dead mount lies on it.
 fn resolve(dir: &Path) -> Result<PathBuf, MountError> {
     for _ in 0..DEAD_MAX {
-        match dir.canonicalize() {
+        match dir.canonicalize().and_then(|point| probe(&point).map(|()| point)) {
             Ok(point) => return Ok(point),
             Err(e) if is_dead(&e) => heal(&beside(dir)?)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -77,6 +77,12 @@ fn heal(point: &Path) -> Result<(), MountError> {
             Err(MountError::Taken { point: point.into(), kind })
         }
     }
+}
+
+/// Asks the filesystem at `point` for an answer: attributes may come from the kernel's memory even
+/// when nobody serves it, this does not.
+pub(super) fn probe(point: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::statfs(point).map(drop)?)
 }
 
 /// Whether a mount answers that its program is gone.
