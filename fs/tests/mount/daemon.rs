@@ -16,18 +16,25 @@ use crate::memory::Memory;
 const POINT: &str = "RDRIVEFS_TEST_POINT";
 const OPTIONS: &str = "RDRIVEFS_TEST_OPTIONS";
 const READY: &str = "READY";
+/// How long a test may take before it is taken to hang.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Ends the process if it is not dropped in time: a thread that waits for a dead mount in the
-/// kernel cannot be ended otherwise.
+/// Ends the process if it is not dropped in time. The mount is forced first: a thread that waits in
+/// the kernel for a mount that its own process no longer answers cannot even be killed.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
 impl Watchdog {
-    pub fn new(limit_s: u64) -> Self {
+    pub fn new(dir: &Path) -> Self {
+        let dir = dir.to_owned();
         let (alive, dropped) = channel::<()>();
         std::thread::spawn(move || {
             use std::sync::mpsc::RecvTimeoutError::Timeout;
-            if dropped.recv_timeout(Duration::from_secs(limit_s)) == Err(Timeout) {
+            if dropped.recv_timeout(LIMIT) == Err(Timeout) {
                 eprintln!("the test hangs");
+                use rustix::mount::UnmountFlags;
+                for flags in [UnmountFlags::FORCE, UnmountFlags::DETACH] {
+                    let _gone = rustix::mount::unmount(&dir, flags | UnmountFlags::NOFOLLOW);
+                }
                 std::process::abort();
             }
         });
@@ -50,14 +57,13 @@ impl Local {
     }
 
     pub fn with(options: &str) -> Self {
-        let watchdog = Watchdog::new(120);
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("mnt");
+        let dir = root.path().canonicalize().unwrap().join("mnt");
+        let watchdog = Watchdog::new(&dir);
         let core = Arc::new(Memory::new(Env::real()));
         let options = Options::default().parse(options).unwrap();
         let mounted = mount(&dir, &options, &[], Arc::clone(&core), Env::real()).unwrap();
         assert!(mounted.ready());
-        let dir = dir.canonicalize().unwrap();
         Self { core, dir, mounted: Some(mounted), _root: root, _watchdog: watchdog }
     }
 
@@ -105,7 +111,7 @@ impl Remote {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let said = lines.find(|line| line.contains(READY) || line.contains("REFUSED"));
-        let watchdog = Watchdog::new(120);
+        let watchdog = Watchdog::new(dir);
         std::thread::spawn(move || lines.for_each(drop));
         match said {
             Some(line) if line.contains(READY) => {
