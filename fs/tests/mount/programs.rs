@@ -102,3 +102,29 @@ fn git_works() {
     assert_eq!(fs::read_to_string(local.path("work/src/d1/f1.txt")).unwrap(), "changed\n");
     run(&local.dir, "diff", &["-r", "work/src", "clone/src"]);
 }
+
+#[test]
+fn the_mount_helper_hands_over_what_mount_gives_it() {
+    let root = tempfile::tempdir().unwrap();
+    let stub = "#!/bin/sh\necho \"${RDRIVEFS_HOME-none}\"\nprintf '<%s>' \"$@\"\n";
+    fs::write(root.path().join("rdrivefs"), stub).unwrap();
+    run(root.path(), "chmod", &["+x", "rdrivefs"]);
+    let helper = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/mount.rdrivefs");
+    let path = format!("{}:/usr/bin:/bin", root.path().display());
+    let help = |args: &[&str]| {
+        let output = Command::new(helper)
+            .args(args)
+            .env("PATH", &path)
+            .env_remove("RDRIVEFS_HOME")
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) =
+        help(&["photos", "/mnt/my photos", "-n", "-o", "rw,allow_other", "-o", "x-a"]);
+    assert_eq!(code, 0);
+    assert_eq!(said, "none\n<--drive><photos><mount></mnt/my photos><-o><rw,allow_other,x-a>");
+    assert_eq!(help(&["/srv/d", "/mnt", "-s", "-v"]).1, "/srv/d\n<-v><mount></mnt>");
+    assert_eq!(help(&["/srv/d", "/mnt", "-f"]), (0, String::new()));
+    assert_eq!(help(&["/srv/d"]).0, 2);
+}
