@@ -302,10 +302,13 @@ impl<C: Core> Filesystem for Adapter<C> {
         });
     }
 
-    /// The kernel may keep the listing: it drops it at each change it makes, we at the others.
-    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-        reply.opened(FileHandle(0), keep);
+    /// The kernel may keep a listing: it drops it at each change it makes, we at the others.
+    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        guard("opendir", || {
+            let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+            let again = self.0.listed_before(ino(node));
+            reply.opened(FileHandle(0), if again { keep } else { FopenFlags::empty() });
+        });
     }
 
     fn readdir(

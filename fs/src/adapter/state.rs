@@ -1,8 +1,9 @@
 //! What the handlers share: the core, who writes, which thread a request may wait on.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
@@ -23,11 +24,15 @@ const WAITING_MAX: usize = 64;
 /// Renames and seeks that may wait for the kernel to hand in dirty pages at one time.
 const CALLING_IN_MAX: usize = 16;
 
+/// Directories remembered as listed; beyond it all are taken for new, which costs a slower listing.
+const LISTED_MAX: usize = 8192;
+
 pub(super) struct State<C> {
     pub(super) core: Arc<C>,
     pub(super) env: Env,
     pub(super) kernel: Arc<Kernel>,
     pub(super) writers: Writers,
+    listed: Mutex<HashSet<Ino>>,
     /// Never waits for `calling_in`, which waits for WRITE requests that may be here.
     waiting: Pool,
     calling_in: Pool,
@@ -51,6 +56,7 @@ impl<C: Core> State<C> {
             env,
             kernel,
             writers: Writers::default(),
+            listed: Mutex::default(),
             waiting: Pool::new("fuse-waiting", WAITING_MAX),
             calling_in: Pool::new("fuse-flush", CALLING_IN_MAX),
             carried: AtomicUsize::new(0),
@@ -164,6 +170,17 @@ impl<C: Core> State<C> {
             self.writers.opened(ino);
         }
         Ok(())
+    }
+
+    /// Whether a directory is opened again. Its first listing is not left to the kernel to keep:
+    /// it would answer the next one, say `ls -l` after `ls`, by itself, and then ask for each entry
+    /// alone, where a listing that comes to us brings all attributes along.
+    pub(super) fn listed_before(&self, dir: Ino) -> bool {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.len() >= LISTED_MAX {
+            listed.clear();
+        }
+        !listed.insert(dir)
     }
 
     pub(super) fn release(&self, ino: Ino, writable: bool) {
