@@ -1,7 +1,7 @@
 //! A filesystem in memory behind the adapter: it keeps nothing, seals nothing and waits for no disk.
 //!
 //! What the adapter can reach at best, and a second core to test it with. It has the manners of a
-//! local filesystem, but for access lists, which it refuses.
+//! local filesystem.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,11 @@ use rdrivefs_sync::Result;
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::remote::env::Env;
+
+#[path = "acl.rs"]
+mod acl;
+
+use acl::{ACCESS, Acl, DEFAULT};
 
 const BLOCK_BYTES: u64 = 64 * 1024;
 const NAME_BYTES_MAX: usize = 255;
@@ -270,6 +275,7 @@ impl Memory {
         let node = self.node(caller, Ino(number), kind, mode, rdev, target);
         {
             let (above, mut meta) = (parent.meta.lock().unwrap(), node.meta.lock().unwrap());
+            inherit(&above, &mut meta, kind, mode)?;
             if above.mode & SET_GROUP != 0 {
                 meta.gid = above.gid;
                 meta.mode |= if kind == Kind::Directory { SET_GROUP } else { 0 };
@@ -378,6 +384,24 @@ impl Memory {
     }
 }
 
+/// Gives a new inode the lists its directory has for those made in it; the caller's mask does not
+/// count then.
+fn inherit(above: &Meta, meta: &mut Meta, kind: Kind, mode: u32) -> Result<()> {
+    let Some(default) = above.xattrs.get(DEFAULT).filter(|_| kind != Kind::Symlink) else {
+        return Ok(());
+    };
+    let mut list = Acl::parse(default)?;
+    list.set_mode(mode, true);
+    meta.mode = mode & !0o777 | list.mode();
+    if !list.is_mode() {
+        meta.xattrs.insert(ACCESS.to_vec(), list.encode());
+    }
+    if kind == Kind::Directory {
+        meta.xattrs.insert(DEFAULT.to_vec(), default.clone());
+    }
+    Ok(())
+}
+
 impl Core for Memory {
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
         let _names = self.names.read().unwrap();
@@ -401,6 +425,11 @@ impl Core for Memory {
         {
             let mut meta = node.meta.lock().unwrap();
             meta.mode = set.mode.unwrap_or(meta.mode);
+            if let (Some(mode), Some(list)) = (set.mode, meta.xattrs.get_mut(ACCESS)) {
+                let mut acl = Acl::parse(list)?;
+                acl.set_mode(mode, false);
+                *list = acl.encode();
+            }
             meta.uid = set.uid.unwrap_or(meta.uid);
             meta.gid = set.gid.unwrap_or(meta.gid);
             meta.times[0] = set.atime.unwrap_or(meta.times[0]);
@@ -608,11 +637,19 @@ impl Core for Memory {
     }
 
     fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
-        if name.starts_with(b"system.") {
+        if name.starts_with(b"system.") && name != ACCESS && name != DEFAULT {
             return Err(Posix::NotSupported.into());
         }
         let node = self.get(ino)?;
         let mut meta = node.meta.lock().unwrap();
+        if name == ACCESS {
+            let list = Acl::parse(value)?;
+            meta.mode = meta.mode & !0o777 | list.mode();
+            if list.is_mode() {
+                meta.xattrs.remove(ACCESS);
+                return Ok(());
+            }
+        }
         match (how, meta.xattrs.contains_key(name)) {
             (SetXattr::Create, true) => return Err(Posix::Exists.into()),
             (SetXattr::Replace, false) => return Err(Posix::NoData.into()),

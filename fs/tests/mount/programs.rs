@@ -128,3 +128,16 @@ fn the_mount_helper_hands_over_what_mount_gives_it() {
     assert_eq!(help(&["/srv/d", "/mnt", "-f"]), (0, String::new()));
     assert_eq!(help(&["/srv/d"]).0, 2);
 }
+
+#[test]
+fn access_lists_are_kept_in_step_with_modes_and_inherited() {
+    let local = Local::new();
+    let script = "umask 077 && echo x > f && chmod 640 f && setfacl -m u:1234:rw f && mkdir d && \
+        setfacl -d -m u::rwx,g::rx,o::-,u:1234:rwx d && touch d/f && mkdir d/d && echo made && \
+        stat -c %a f d/f d/d && getfacl -nc f && chmod 600 f && getfacl -nc f && \
+        getfacl -ncp d/f && getfacl -ncpd d/d && setfacl -b f && stat -c %A f";
+    let there = run(&local.dir, "sh", &["-c", script]);
+    let own = tempfile::tempdir().unwrap();
+    assert_eq!(there, run(own.path(), "sh", &["-c", script]));
+    assert!(there.starts_with("made\n660\n660\n770\n"), "{there}");
+}
