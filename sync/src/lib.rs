@@ -5,6 +5,7 @@
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
 pub mod chunk;
+pub mod record;
 pub mod seal;
 pub mod id;
 pub mod error;
