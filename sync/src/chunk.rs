@@ -250,7 +250,8 @@ fn times_x(value: u64) -> u64 {
 /// What the bits that decide lack of zero.
 #[inline(always)]
 fn distance(encrypted: &Block) -> u32 {
-    u32::from_le_bytes([encrypted[0], encrypted[1], encrypted[2], encrypted[3]]) & CUT_MASK
+    let low = encrypted.0.first_chunk().expect("a block has 16 bytes");
+    u32::from_le_bytes(*low) & CUT_MASK
 }
 
 #[cfg(test)]
