@@ -9,6 +9,8 @@ use tokio::io::AsyncRead;
 use crate::blob::BlobId;
 use crate::error::Result;
 
+pub use crate::proof::Slice;
+
 /// Bytes a drive has and may have on one remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
@@ -28,11 +30,6 @@ pub struct Held {
     /// Its length in bytes, outboard not counted.
     pub len: u64,
 }
-
-/// A range of a blob as a Bao slice, exactly as it came: not to be believed before
-/// `proof::verify` has consumed it.
-#[derive(Debug, Clone)]
-pub struct Slice(pub Bytes);
 
 /// The bytes of a blob on their way into a store.
 pub struct Body {

@@ -4,8 +4,21 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
+pub mod state;
+pub mod evict;
+pub mod verify;
+pub mod push;
+pub mod seals;
+pub mod log;
+pub mod content;
+pub mod cache;
+pub mod remotes;
+pub mod index;
+pub mod progress;
+pub mod report;
 pub mod chunk;
 pub mod record;
+pub mod keys;
 pub mod seal;
 pub mod id;
 pub mod error;

@@ -13,11 +13,10 @@ use std::ops::Range;
 use crate::chunk;
 use crate::compress::Method;
 use crate::error::{Error, Result};
-use crate::layer::{HEADER_BYTES, LAYER_BYTES_MAX};
 use crate::seal::TAG_BYTES;
 
-/// Most chunks in a layer: keeps the table below half a MiB, where small ones average 512 bytes.
-pub const CHUNKS_MAX: usize = 32 << 10;
+use super::shape::{CHUNKS_MAX, HEADER_BYTES, LAYER_BYTES_MAX};
+
 /// Longest encoded table; the lengths of blocks come on top of the chunks.
 pub const TOC_BYTES_MAX: usize = 1 << 20;
 /// Block lengths a reader accepts, as powers of two: 4 KiB to 1 MiB.

@@ -1,0 +1,3 @@
+//! The drive: what the floor above holds in its hands.
+
+pub mod report;
