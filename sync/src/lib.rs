@@ -16,6 +16,8 @@ pub mod remotes;
 pub mod index;
 pub mod progress;
 pub mod report;
+pub mod layer;
+pub mod compress;
 pub mod chunk;
 pub mod record;
 pub mod keys;
