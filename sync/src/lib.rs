@@ -9,6 +9,7 @@ pub mod state;
 pub mod evict;
 pub mod verify;
 pub mod publish;
+pub mod merge;
 pub mod push;
 pub mod seals;
 pub mod log;

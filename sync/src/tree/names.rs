@@ -377,7 +377,7 @@ impl Tree {
     }
 
     /// Whether `dir` is `ancestor` or lies below it.
-    fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
+    pub(super) fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
         let mut at = dir;
         loop {
             if at == ancestor {
