@@ -236,6 +236,16 @@ impl Tree {
             .collect()
     }
 
+    /// Keeps a file's content, or all below a directory, on this computer, or no longer.
+    ///
+    /// # Errors
+    /// Of the journal.
+    pub fn pin(&self, ino: Ino, pinned: bool) -> Result<()> {
+        let _gate = self.shared();
+        let _names = lock(&self.names);
+        self.carry_out(&Op::Pin { ino: ino.0, pinned })
+    }
+
     /// The kernel was told of the inode `count` more times.
     pub fn remember(&self, ino: Ino, count: u64) {
         *lock(&self.references).entry(ino).or_default() += count;
