@@ -43,6 +43,8 @@ pub const FORMATS: &[Format] = &[
     format("record", logs::record),
     format("commit", logs::commit),
     format("slice", blobs::slice),
+    // Whatever the bytes, they have cuts: nothing is refused.
+    Format { name: "cut", check: blobs::cut, valid_min: 10, refused_min: 0 },
 ];
 
 const fn format(name: &'static str, check: Check) -> Format {

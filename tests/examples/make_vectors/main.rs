@@ -10,6 +10,7 @@ use rdrivefs_remote::env::{Env, Instant, World};
 use rdrivefs_tests::vectors::{self, Case, Outcome};
 
 mod commit;
+mod cut;
 mod entry;
 mod keybag;
 mod phrase;
@@ -28,6 +29,7 @@ fn main() {
     record::write(&Folder::clean("record"));
     commit::write(&Folder::clean("commit"));
     slice::write(&Folder::clean("slice"));
+    cut::write(&Folder::clean("cut"));
 }
 
 /// The cases of one format.
