@@ -13,6 +13,7 @@ mod commit;
 mod cut;
 mod entry;
 mod keybag;
+mod member;
 mod phrase;
 mod record;
 mod slice;
@@ -28,6 +29,7 @@ fn main() {
     entry::write(&Folder::clean("entry"));
     record::write(&Folder::clean("record"));
     commit::write(&Folder::clean("commit"));
+    member::write(&Folder::clean("member"));
     slice::write(&Folder::clean("slice"));
     cut::write(&Folder::clean("cut"));
 }
