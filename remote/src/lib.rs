@@ -6,6 +6,7 @@
 
 pub mod link;
 pub mod wire;
+pub mod wrap;
 pub mod member;
 pub mod logs;
 pub mod store;

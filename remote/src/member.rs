@@ -296,3 +296,6 @@ fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
     members.sort_unstable_by_key(|(first, _)| *first);
     members.into_iter().map(|(_, member)| member).collect()
 }
+
+#[cfg(test)]
+mod tests;
