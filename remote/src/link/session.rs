@@ -60,7 +60,7 @@ impl Session {
         let (crypto, pin) = tls::client(&who.device, url.key)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         // A node opens no streams.
-        config.transport_config(quic::transport(0));
+        config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW));
         let connecting = endpoint
             .connect_with(config, to, NO_NAME)
             .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;
