@@ -108,7 +108,8 @@ where
         return put(keeper, session, id, body, from).await;
     }
     let max = call.body_max();
-    let bytes = tokio::time::timeout(patience(body), frame::read_body(&mut from, body, max, "body"));
+    let bytes =
+        tokio::time::timeout(patience(body), frame::read_body(&mut from, body, max, "body"));
     let bytes = bytes.await.map_err(|_| timed_out(body))??;
     let space = &session.space;
     match call {
@@ -170,12 +171,7 @@ where
     Ok(Outcome::done())
 }
 
-async fn get(
-    keeper: &Keeper,
-    session: &Session,
-    id: BlobId,
-    range: Range<u64>,
-) -> Result<Outcome> {
+async fn get(keeper: &Keeper, session: &Session, id: BlobId, range: Range<u64>) -> Result<Outcome> {
     let width = range.end.checked_sub(range.start);
     let width = width.ok_or_else(|| Error::malformed("range", "it ends before it begins"))?;
     if width > GET_BYTES_MAX {

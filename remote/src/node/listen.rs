@@ -64,7 +64,9 @@ fn admit(
     connections: &mut JoinSet<()>,
 ) {
     let mut list = pending.lock().unwrap_or_else(PoisonError::into_inner);
-    if list.tasks.len() > RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated()
+    if list.tasks.len() > RETRY_ABOVE
+        && incoming.may_retry()
+        && !incoming.remote_address_validated()
     {
         let _ = incoming.retry();
         return;
