@@ -125,7 +125,7 @@ impl Outboard {
 /// The slice of `range` of a blob in `data`, whose outboard is in memory.
 ///
 /// # Errors
-/// [`Error::Io`] when the data cannot be read.
+/// [`Error::Io`] when the data cannot be read; [`Error::Corrupt`] when there is too little of it.
 pub fn prove(
     outboard: &Outboard,
     id: &BlobId,
@@ -146,7 +146,7 @@ pub fn prove_encoded(
     range: Range<u64>,
 ) -> Result<Slice> {
     let mut len = [0; PREFIX_BYTES];
-    tree.read_exact_at(&mut len, 0).map_err(reading(id))?;
+    tree.read_exact_at(&mut len, 0).map_err(reading(id, 0))?;
     let len = u64::from_le_bytes(len);
     if len > BLOB_BYTES_MAX {
         return Err(Error::Corrupt { id: *id, offset: 0 });
@@ -285,7 +285,7 @@ fn prove_with(
     range: Range<u64>,
 ) -> Result<Slice> {
     let source = Source { tree: BaoTree::new(len, GROUP), pairs, pairs_at, data };
-    Ok(Slice(source.slice(&range).map_err(reading(id))?))
+    Ok(Slice(source.slice(&range).map_err(reading(id, range.start))?))
 }
 
 /// What a slice is cut from.
@@ -443,8 +443,13 @@ fn parent_hash(left: &Hash, right: &Hash, is_root: bool) -> Hash {
     }
 }
 
-fn reading(id: &BlobId) -> impl FnOnce(io::Error) -> Error {
-    Error::io(format!("reading blob {id}"))
+/// A blob or an outboard that ends too early is damage, not a failure of the disk.
+fn reading(id: &BlobId, offset: u64) -> impl FnOnce(io::Error) -> Error {
+    let id = *id;
+    move |error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Corrupt { id, offset },
+        _ => Error::io(format!("reading blob {id}"))(error),
+    }
 }
 
 #[cfg(test)]

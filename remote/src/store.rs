@@ -1,13 +1,17 @@
 //! A store: six methods over the blobs of one drive. Everything else is a wrapper around them.
 
+pub mod conformance;
+pub mod directory;
+pub mod memory;
+
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::blob::BlobId;
-use crate::error::Result;
+use crate::blob::{BLOB_BYTES_MAX, BlobId};
+use crate::error::{Error, Result};
 
 pub use crate::proof::Slice;
 
@@ -89,4 +93,9 @@ pub trait Store: Send + Sync + 'static {
     async fn delete(&self, id: BlobId) -> Result<()>;
     /// What is used and allowed.
     async fn space(&self) -> Result<Space>;
+}
+
+/// The refusal of a body that no blob can be.
+fn too_long(len: u64) -> Error {
+    Error::malformed("blob", format_args!("{len} bytes, more than {BLOB_BYTES_MAX}"))
 }

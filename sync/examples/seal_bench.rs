@@ -12,8 +12,15 @@ fn main() {
     for _ in 0..3 {
         let t = cpu();
         let (mut at, mut n) = (0, 0);
-        while let Some(cut) = cutter.cut(&data[at..], true) { at += cut; n += 1; }
+        while let Some(cut) = cutter.cut(&data[at..], true) {
+            at += cut;
+            n += 1;
+        }
         let t = cpu() - t;
-        println!("cut {:.0} MB/s {n} chunks {:.2} ns/B", data.len() as f64 / t / 1e6, t * 1e9 / data.len() as f64);
+        println!(
+            "cut {:.0} MB/s {n} chunks {:.2} ns/B",
+            data.len() as f64 / t / 1e6,
+            t * 1e9 / data.len() as f64
+        );
     }
 }

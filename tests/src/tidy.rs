@@ -56,9 +56,8 @@ pub fn foreign_dependencies(manifest: &str, owners: &[Owner<'_>]) -> Vec<String>
         let table = manifest.get(table).and_then(toml::Value::as_table);
         table.map(|t| t.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
     };
-    let allowed = |name: &String| {
-        owners.iter().all(|(owned, by)| owned != name || by.contains(&package))
-    };
+    let allowed =
+        |name: &String| owners.iter().all(|(owned, by)| owned != name || by.contains(&package));
     let mut foreign = named("dependencies");
     foreign.extend(named("build-dependencies"));
     foreign.retain(|name| !allowed(name));
