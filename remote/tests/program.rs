@@ -235,8 +235,9 @@ async fn kill_9_during_puts_loses_nothing_acknowledged() {
         tokio::time::sleep(Duration::from_millis(120 + 37 * kills)).await;
         program.kill();
         kills += 1;
-        acknowledged.extend(writers.join_all().await.into_iter().flatten());
+        // The next process tells the old connection that it is dead.
         program = Program::serve_at(dir.path(), &listen, &[]);
+        acknowledged.extend(writers.join_all().await.into_iter().flatten());
         check(&link, &acknowledged).await;
     }
     eprintln!("{kills} kills, {} blobs acknowledged", acknowledged.len());
@@ -336,6 +337,7 @@ async fn layers_pass_through_bounded_memory() {
             });
         }
         work.join_all().await;
+        eprintln!("after round {round}: peak {} MiB", program.peak_mib());
     }
     let peak = program.peak_mib();
     eprintln!("peak of the node: {peak} MiB");

@@ -16,11 +16,10 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::node::place::Place;
 use crate::proof::Hasher;
+use crate::store::directory::OUTBOARD_SUFFIX;
 
 /// Bytes read in one step: large for the disk, small beside any rate.
 const STEP_BYTES: usize = 256 << 10;
-/// What stands behind the name of a blob's proof tree.
-const OUTBOARD_SUFFIX: &str = ".obao4";
 
 /// What a scrub found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
