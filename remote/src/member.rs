@@ -11,15 +11,23 @@
 //! - A device number belongs to one device for good; a revoked key never comes back.
 //!
 //! What does not hold is set aside with its reason and changes nothing, so that no one can stop a
-//! drive by signing nonsense. Sealed matters (what a wrap contains) belong to the floor above.
+//! drive by signing nonsense. A senior signer whose key was stolen can still revoke juniors who
+//! concurrently revoke it; the phrase is the last word. Sealed matters (what a wrap contains) belong to the floor above.
+
+mod graph;
+mod weigh;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 use crate::cbor;
 use crate::entry::{Entry, Head, Header, LogId, LogKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::{DriveId, PublicKey, SecretKey};
+use crate::member::graph::Graph;
+use crate::member::weigh::{Weighed, weigh};
 
 /// In place of a device among an epoch's recipients: the recovery phrase.
 pub const RECOVERY: PublicKey = PublicKey([0; 32]);
@@ -27,6 +35,9 @@ pub const RECOVERY: PublicKey = PublicKey([0; 32]);
 pub const WRAP_KEY_BYTES: usize = 1_216;
 /// Longest wrap of an epoch key: two key agreements (1,120) and a sealed key, with room to grow.
 pub const WRAP_BYTES_MAX: usize = 4_096;
+
+/// The first number given to a device; 0 stays free for what belongs to no device.
+const FIRST_NUMBER: u16 = 1;
 
 /// The name of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,17 +174,28 @@ pub struct Membership {
     epochs: Vec<Epoch>,
     heads: Vec<Head>,
     voids: Vec<Void>,
+    /// Every number that any entry ever gave, void or not.
+    numbers: BTreeSet<u16>,
 }
 
 impl Membership {
     /// The membership that these entries make; they may come in any order and more than once.
     ///
     /// # Errors
-    /// [`crate::Error::Forged`] when `root` is not the drive's; [`crate::Error::Malformed`] when
-    /// an entry belongs to another drive or is not of a membership log.
+    /// [`Error::Forged`] when `root` is not the drive's; [`Error::Malformed`] when an entry belongs
+    /// to another drive or is not of a membership log, or when there are too many.
     pub fn replay(drive: DriveId, root: &PublicKey, entries: &[Entry]) -> Result<Self> {
-        let _ = (drive, root, entries);
-        unimplemented!("comes next")
+        if DriveId::of(root) != drive {
+            return Err(Error::Forged("the root is not this drive's"));
+        }
+        if entries.iter().any(|entry| entry.drive != drive) {
+            return Err(Error::malformed("membership", "an entry belongs to another drive"));
+        }
+        if entries.iter().any(|entry| entry.log.kind != LogKind::Membership) {
+            return Err(Error::malformed("membership", "an entry belongs to another kind of log"));
+        }
+        let graph = Graph::of(root, entries)?;
+        Ok(Self::of(drive, root, &graph))
     }
 
     /// The device with this key, revoked or not.
@@ -201,9 +223,9 @@ impl Membership {
         *key == self.root || self.device(key).is_some_and(|m| m.admin && m.revoked.is_none())
     }
 
-    /// A number that no device has; none when all are used up.
+    /// The least number that no device ever had; none when all are used up.
     pub fn next_number(&self) -> Option<u16> {
-        unimplemented!("comes next")
+        (FIRST_NUMBER..=u16::MAX).find(|number| !self.numbers.contains(number))
     }
 
     /// The heads of the membership logs, of one fork the first.
@@ -219,7 +241,7 @@ impl Membership {
     /// Signs the next entry of `secret`'s membership log, made with all of this in sight.
     ///
     /// # Errors
-    /// [`crate::Error::Malformed`] when the change is too large for an entry.
+    /// [`Error::Malformed`] when the change is too large for an entry.
     pub fn sign(&self, secret: &SecretKey, instance: u32, change: Change) -> Result<Entry> {
         let log = LogId { kind: LogKind::Membership, author: secret.public(), instance };
         let own = self.heads.iter().find(|h| h.log == log).copied();
@@ -227,4 +249,50 @@ impl Membership {
         let header = Header::after(self.drive, &own.unwrap_or(Head::empty(log)), [0; 32]);
         Entry::sign(secret, header, cbor::encode(&Deed { seen, change }).into())
     }
+
+    fn of(drive: DriveId, root: &PublicKey, graph: &Graph) -> Self {
+        let weighed = weigh(root, graph);
+        let mut voids = graph.outside.clone();
+        for (node, verdict) in graph.nodes.iter().zip(&weighed.verdicts) {
+            voids.extend(verdict.err().map(|why| Void { hash: node.head.hash, why }));
+        }
+        voids.sort_unstable_by_key(|void| void.hash);
+        let numbers = graph.nodes.iter().filter_map(|node| match node.change {
+            Ok(Change::Add { number, .. }) => Some(number),
+            _ => None,
+        });
+        Self {
+            drive,
+            root: *root,
+            members: members(graph, &weighed),
+            epochs: weighed.epochs.iter().map(|(_, epoch)| (*epoch).clone()).collect(),
+            heads: graph.heads(),
+            voids,
+            numbers: numbers.collect(),
+        }
+    }
+}
+
+/// The newest addition of each device says what it is, the first revocation how it left.
+fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
+    let revoked = |of: &PublicKey| {
+        weighed.revocations.iter().find_map(|index| match &graph.nodes[*index].change {
+            Ok(Change::Revoke { device, last }) if device == of => Some(Revoked { last: *last }),
+            _ => None,
+        })
+    };
+    let mut members = Vec::new();
+    for (device, additions) in &weighed.additions {
+        let newest = additions.last().expect("a device is listed once it was added");
+        let member = Member {
+            device: *device,
+            number: newest.number,
+            admin: newest.admin,
+            wrap_key: newest.wrap_key.clone(),
+            revoked: revoked(device),
+        };
+        members.push((additions[0].number, member));
+    }
+    members.sort_unstable_by_key(|(first, _)| *first);
+    members.into_iter().map(|(_, member)| member).collect()
 }
