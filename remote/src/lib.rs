@@ -4,6 +4,7 @@
 //! it holds no key that opens a file and no code that could use one. The modules are listed from
 //! roof to ground, and a module imports only modules below it.
 
+pub mod node;
 pub mod link;
 pub mod wire;
 pub mod wrap;

@@ -33,8 +33,8 @@ const MTU_MAX: u16 = 1452;
 /// Connection ids are random and of this length; a stranger cannot guess one.
 const CID_BYTES: usize = 8;
 
-/// Limits for either side.
-pub(crate) fn transport(peer_streams_max: u32) -> Arc<TransportConfig> {
+/// Limits for either side: streams the peer may open, bytes it may send ahead of us.
+pub(crate) fn transport(peer_streams_max: u32, window: u32) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     let mut config = TransportConfig::default();
@@ -42,7 +42,7 @@ pub(crate) fn transport(peer_streams_max: u32) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(peer_streams_max))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("ten seconds fit")))
         .keep_alive_interval(Some(KEEPALIVE))

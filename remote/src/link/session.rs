@@ -17,7 +17,7 @@ use crate::store::Body;
 use crate::wire::{Answer, Call, VERSION, close, frame, record};
 
 /// How long a node may take to answer a dial, hello included.
-const DIAL: Duration = Duration::from_secs(10);
+const DIAL: Duration = Duration::from_secs(5);
 /// TLS wants a name although a raw key has none; it is never sent.
 const NO_NAME: &str = "rdrivefs";
 /// The number TLS gives "no application protocol" (RFC 8446), as QUIC carries it (RFC 9001).
@@ -60,7 +60,7 @@ impl Session {
         let (crypto, pin) = tls::client(&who.device, url.key)?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         // A node opens no streams.
-        config.transport_config(quic::transport(0));
+        config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW));
         let connecting = endpoint
             .connect_with(config, to, NO_NAME)
             .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;
