@@ -45,7 +45,7 @@ pub fn open() -> (Arc<Tree>, Box<dyn Any>) {
     let journal = dir.path().join("journal");
     std::fs::create_dir(&journal).unwrap();
     let chunks = Arc::new(NoChunks);
-    let tree = Tree::load(env, DeviceNumber(1), index, dir.path(), &journal, &key, chunks);
+    let tree = Tree::open(env, DeviceNumber(1), index, dir.path(), &journal, &key, chunks);
     let tree = Arc::new(tree.unwrap());
     let stop = Arc::new(AtomicBool::new(false));
     let (working, stopped) = (Arc::clone(&tree), Arc::clone(&stop));
