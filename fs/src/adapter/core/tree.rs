@@ -73,7 +73,7 @@ impl Core for Tree {
     }
 
     fn open(&self, ino: Ino) -> Result<()> {
-        Self::open(self, ino)
+        Self::opened(self, ino)
     }
 
     fn release(&self, ino: Ino) {
