@@ -1,5 +1,7 @@
 //! What goes over a link, and what happens when it goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::sync::Arc;
