@@ -1,1 +1,5 @@
-fn main() {}
+//! The program a person runs.
+
+fn main() -> std::process::ExitCode {
+    rdrivefs::cli::main()
+}

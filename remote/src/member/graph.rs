@@ -10,10 +10,19 @@ use crate::cbor;
 use crate::entry::{Entry, Head, LogId};
 use crate::error::{Error, Result};
 use crate::identity::PublicKey;
-use crate::member::{Change, Deed, Void};
+use crate::member::change::{Change, Deed};
 
 /// Most entries that count: a device's whole life takes a handful; bounds the work of a replay.
 pub(super) const ENTRIES_MAX: usize = 4_096;
+
+/// An entry that changes nothing, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Void {
+    /// The entry's hash.
+    pub hash: [u8; 32],
+    /// Why it does not hold.
+    pub why: &'static str,
+}
 
 /// The entries in causal order.
 pub(super) struct Graph {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::PublicKey;
+use crate::member::change::{Change, Epoch, RECOVERY, WRAP_BYTES_MAX, WRAP_KEY_BYTES};
 use crate::member::graph::{Graph, Node};
-use crate::member::{Change, Epoch, RECOVERY, WRAP_BYTES_MAX, WRAP_KEY_BYTES};
 
 type Verdict = Result<(), &'static str>;
 

@@ -68,8 +68,8 @@ impl Epoch {
         Self::of_parts(drive, Key::random(env), parents)
     }
 
-    /// The epoch with this key and these parents.
-    pub(crate) fn of_parts(drive: DriveId, key: Key, parents: Vec<(EpochId, Key)>) -> Self {
+    /// The epoch with this key and these parents, which are in ascending order of ids.
+    pub fn of_parts(drive: DriveId, key: Key, parents: Vec<(EpochId, Key)>) -> Self {
         let id = id_of(&drive, &key, parents.iter().map(|(id, _)| id));
         Self { drive, id, key, parents }
     }
@@ -187,7 +187,7 @@ impl Epoch {
     }
 
     /// The keys it is made of, for keeping them sealed.
-    pub(crate) fn parts(&self) -> (&Key, &[(EpochId, Key)]) {
+    pub fn parts(&self) -> (&Key, &[(EpochId, Key)]) {
         (&self.key, &self.parents)
     }
 

@@ -78,7 +78,8 @@ pub fn unpack<T>(what: &str, bytes: &[u8]) -> Result<T>
 where
     T: Encode<LayerTable> + for<'b> Decode<'b, LayerTable>,
 {
-    let value = decode_packed(bytes).map_err(|e| Error::corrupt(what, e))?;
+    let value =
+        decode_packed(bytes).map_err(|_| Error::corrupt(what, "its CBOR does not parse"))?;
     if pack(&value) != bytes {
         return Err(Error::corrupt(what, "not in its one encoding"));
     }

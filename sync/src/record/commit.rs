@@ -22,6 +22,7 @@ use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::Encoder;
 use rdrivefs_remote::entry::{Entry, Head, Header, LogKind};
 use rdrivefs_remote::env::{Env, WallMs};
+use zeroize::Zeroizing;
 
 use super::cbor::encode_body;
 use super::{LayerTable, Record};
@@ -68,13 +69,14 @@ impl Commit {
         assert_eq!(header.epoch, epoch.id().0, "a commit is sealed in its entry's epoch");
         let refuse = |why: &str| Error::Refused(format!("a commit: {why}"));
         self.check().map_err(refuse)?;
-        let plain = self.encode();
+        let plain = Zeroizing::new(self.encode());
         if plain.len() > COMMIT_BYTES_MAX {
             return Err(refuse("too long"));
         }
-        let frame = zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(Error::io("compressing"))?;
+        let frame =
+            zstd::bulk::compress(&plain[..], ZSTD_LEVEL).map_err(Error::io("compressing"))?;
         let len = u32::try_from(plain.len()).expect("bounded above");
-        let framed = [&len.to_le_bytes()[..], &frame].concat();
+        let framed = Zeroizing::new([&len.to_le_bytes()[..], &frame].concat());
         Ok(seal::seal_committed(CONTEXT, &epoch.log_key(), env, &bound(header), &framed))
     }
 
@@ -94,7 +96,8 @@ impl Commit {
         let bound = bound(entry.header());
         let framed = seal::open_committed(CONTEXT, &epoch.log_key(), &bound, entry.body())
             .map_err(|e| Error::corrupt(place(entry), e))?;
-        let commit = Self::decode(&unframe(&framed).map_err(bad)?).map_err(bad)?;
+        let plain = unframe(&Zeroizing::new(framed)).map_err(bad)?;
+        let commit = Self::decode(&plain).map_err(bad)?;
         commit.check().map_err(bad)?;
         Ok(commit)
     }
@@ -169,7 +172,7 @@ impl Commit {
 }
 
 /// Opens the frame; the length is believed only as far as the bound.
-fn unframe(framed: &[u8]) -> Result<Vec<u8>, &'static str> {
+fn unframe(framed: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
     let (len, frame) = framed.split_first_chunk().ok_or("it has no length")?;
     let len = u32::from_le_bytes(*len) as usize;
     if len > COMMIT_BYTES_MAX {
@@ -182,7 +185,7 @@ fn unframe(framed: &[u8]) -> Result<Vec<u8>, &'static str> {
     if plain.len() != len {
         return Err("its length is not what it says");
     }
-    Ok(plain)
+    Ok(Zeroizing::new(plain))
 }
 
 fn bound(header: &Header) -> Vec<u8> {
