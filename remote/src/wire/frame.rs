@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::cbor;
 use crate::error::{Error, Result};
 use crate::store::Body;
-use crate::wire::{Answer, Call, HEAD_BYTES_MAX, Reply, Request};
+use crate::wire::call::{Answer, Call, Reply, Request};
+use crate::wire::limits::HEAD_BYTES_MAX;
 
 /// Bodies are copied in steps of this many bytes: large enough that the cost per step vanishes.
 const COPY_BYTES: usize = 64 << 10;
