@@ -8,7 +8,7 @@
 //!
 //! The socket is mode 0600 in a directory of mode 0700, and the peer's user must be ours (or root).
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -165,6 +165,8 @@ fn send(to: &mut impl std::io::Write, what: &impl Serialize) -> std::io::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn served(dir: &Path) -> std::path::PathBuf {
