@@ -78,8 +78,11 @@ pub fn ask(
             Ok(Answer::Done(value)) => return Ok(value),
             Ok(Answer::Failed(failure)) => return Err(failure),
             Err(e) => {
-                return Err(Failure::new(Exit::Failed, format!("an answer that makes no sense: {e}"))
-                    .next("unmount and mount again: another version may be running"));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("an answer that makes no sense: {e}"),
+                )
+                .next("unmount and mount again: another version may be running"));
             }
         }
     }
@@ -195,7 +198,8 @@ mod tests {
     fn other_versions_and_nonsense_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let socket = served(dir.path());
-        for line in ["{\"version\":2,\"request\":\"status\"}\n", "nonsense\n", "{\"version\":1}\n"] {
+        for line in ["{\"version\":2,\"request\":\"status\"}\n", "nonsense\n", "{\"version\":1}\n"]
+        {
             let mut stream = UnixStream::connect(&socket).unwrap();
             stream.write_all(line.as_bytes()).unwrap();
             let mut answer = String::new();
