@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-
 /// Longest blob: four of the largest layers, so that a store's memory and a put's time are bounded.
 pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 
@@ -11,10 +10,8 @@ pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(pub [u8; 32]);
 
-
-/// Text that names no blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not 64 lower-case hexadecimal digits")]
+/// Text that is not a blob's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotABlobId;
 
 impl BlobId {
@@ -41,6 +38,14 @@ impl fmt::Debug for BlobId {
     }
 }
 
+impl fmt::Display for NotABlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 64 lower-case hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NotABlobId {}
+
 impl FromStr for BlobId {
     type Err = NotABlobId;
 
@@ -52,5 +57,23 @@ impl FromStr for BlobId {
             return Err(NotABlobId);
         }
         Ok(Self(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = BlobId::of(b"");
+        let text = id.to_string();
+        assert_eq!(text, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        assert_eq!(text.parse(), Ok(id));
+        for bad in [&text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace('a', "g")]
+        {
+            assert_eq!(bad.parse::<BlobId>(), Err(NotABlobId), "{bad}");
+        }
+        assert_eq!("../".repeat(22)[..64].parse::<BlobId>(), Err(NotABlobId));
     }
 }

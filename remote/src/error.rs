@@ -130,7 +130,7 @@ impl Error {
 }
 
 impl From<NotABlobId> for Error {
-    fn from(e: NotABlobId) -> Self {
-        Self::malformed("blob id", e)
+    fn from(why: NotABlobId) -> Self {
+        Self::malformed("blob id", why)
     }
 }

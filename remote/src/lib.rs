@@ -15,8 +15,8 @@ pub mod entry;
 pub mod proof;
 pub mod identity;
 pub mod cbor;
-pub mod env;
 pub mod error;
 pub mod blob;
+pub mod env;
 
 pub use error::{Error, Result};
