@@ -5,6 +5,7 @@
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
 pub mod seal;
+pub mod record;
 pub mod id;
 pub mod error;
 
