@@ -1,1 +1,3 @@
+//! The program a person runs.
+
 fn main() {}

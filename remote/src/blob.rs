@@ -3,11 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::cbor;
 use crate::error::Error;
+
+/// Longest blob: four of the largest layers, so that a store's memory and a put's time are bounded.
+pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 
 /// The name of a blob: the BLAKE3 hash of its bytes, equal to the root of its Bao tree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(pub [u8; 32]);
+
+cbor::array!(BlobId);
 
 impl BlobId {
     /// The id of these bytes.

@@ -114,6 +114,15 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 
+    /// As [`Error::io`] for writing to a disk: one that is full is [`Error::Full`].
+    pub fn disk(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Io { what, source },
+        }
+    }
+
     /// A refusal of foreign bytes.
     pub fn malformed(what: &'static str, why: impl std::fmt::Display) -> Self {
         Self::Malformed { what, why: why.to_string() }

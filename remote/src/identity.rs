@@ -5,6 +5,7 @@ use std::fmt;
 use ed25519_dalek::Signer as _;
 use zeroize::Zeroizing;
 
+use crate::cbor;
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -68,11 +69,32 @@ impl PublicKey {
     /// # Errors
     /// [`Error::Forged`] when it does not hold.
     pub fn verify(&self, context: &str, message: &[u8], signature: &Signature) -> Result<()> {
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0)
-            .map_err(|_| Error::Forged("not an ed25519 key"))?;
+        let key = self.verifying()?;
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         key.verify_strict(&framed(context, message), &signature)
             .map_err(|_| Error::Forged("the signature does not hold"))
+    }
+
+    /// Checks that this is a key somebody can hold: a point in its canonical encoding, not of
+    /// small order.
+    ///
+    /// # Errors
+    /// [`Error::Forged`] when it is not.
+    pub fn check(&self) -> Result<()> {
+        self.verifying().map(drop)
+    }
+
+    fn verifying(&self) -> Result<ed25519_dalek::VerifyingKey> {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0)
+            .map_err(|_| Error::Forged("not an ed25519 key"))?;
+        if key.is_weak() {
+            return Err(Error::Forged("an ed25519 key of small order"));
+        }
+        // Decompression takes coordinates beyond the field's prime; one key has one spelling.
+        if key.to_edwards().compress().to_bytes() != self.0 {
+            return Err(Error::Forged("an ed25519 key in a non-canonical encoding"));
+        }
+        Ok(key)
     }
 
     /// Eight groups of four digits for people to compare: the first 16 bytes of the key's hash.
@@ -105,6 +127,10 @@ macro_rules! hex_display {
         }
     };
 }
+
+cbor::array!(PublicKey);
+cbor::array!(DriveId);
+cbor::array!(Signature);
 
 hex_display!(PublicKey);
 hex_display!(DriveId);

@@ -4,9 +4,17 @@
 //! it holds no key that opens a file and no code that could use one. The modules are listed from
 //! roof to ground, and a module imports only modules below it.
 
+pub mod node;
+pub mod link;
+pub mod wire;
+pub mod member;
+pub mod logs;
 pub mod store;
+pub mod entry;
+pub mod proof;
 pub mod identity;
 pub mod blob;
+pub mod cbor;
 pub mod env;
 pub mod error;
 

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `rdrivefs-node`: the keeper's side.
+
+fn main() -> std::process::ExitCode {
+    rdrivefs_remote::node::cli::main()
+}

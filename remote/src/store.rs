@@ -1,13 +1,19 @@
 //! A store: six methods over the blobs of one drive. Everything else is a wrapper around them.
 
+pub mod conformance;
+pub mod directory;
+pub mod memory;
+
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::blob::BlobId;
-use crate::error::Result;
+use crate::blob::{BLOB_BYTES_MAX, BlobId};
+use crate::error::{Error, Result};
+
+pub use crate::proof::Slice;
 
 /// Bytes a drive has and may have on one remote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,11 +34,6 @@ pub struct Held {
     /// Its length in bytes, outboard not counted.
     pub len: u64,
 }
-
-/// A range of a blob as a Bao slice, exactly as it came: not to be believed before
-/// `proof::verify` has consumed it.
-#[derive(Debug, Clone)]
-pub struct Slice(pub Bytes);
 
 /// The bytes of a blob on their way into a store.
 pub struct Body {
@@ -92,4 +93,9 @@ pub trait Store: Send + Sync + 'static {
     async fn delete(&self, id: BlobId) -> Result<()>;
     /// What is used and allowed.
     async fn space(&self) -> Result<Space>;
+}
+
+/// The refusal of a body that no blob can be.
+fn too_long(len: u64) -> Error {
+    Error::malformed("blob", format_args!("{len} bytes, more than {BLOB_BYTES_MAX}"))
 }

@@ -66,6 +66,16 @@ pub enum Error {
         /// The version it claims.
         version: u64,
     },
+    /// A setting that is unknown, of a wrong kind or out of range.
+    #[error("{file}, line {line}: {why}")]
+    Config {
+        /// The file it stands in.
+        file: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong, with the name of the key.
+        why: String,
+    },
     /// It would break a promise.
     #[error("refused: {0}")]
     Refused(String),

@@ -4,8 +4,30 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
-pub mod seal;
+pub mod engine;
+pub mod state;
+pub mod evict;
+pub mod verify;
+pub mod publish;
+pub mod push;
+pub mod seals;
+pub mod log;
+pub mod content;
+pub mod remotes;
+pub mod tree;
+pub mod cache;
+pub mod index;
+pub mod journal;
+pub mod progress;
+pub mod report;
+pub mod layer;
+pub mod compress;
+pub mod chunk;
 pub mod record;
+pub mod keybag;
+pub mod keys;
+pub mod seal;
+pub mod home;
 pub mod id;
 pub mod error;
 

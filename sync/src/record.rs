@@ -15,10 +15,11 @@
 use minicbor::{Decode, Encode};
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::identity::PublicKey;
-use zeroize::Zeroizing;
 
 use crate::id::{DeviceNumber, FileId, LinkId, VersionId};
+use crate::seal::Key;
 
+mod commit;
 mod check;
 mod cbor;
 
@@ -27,6 +28,7 @@ pub use check::{
     BASES_MAX, CHUNK_BYTES_MAX, EXTENTS_MAX, INLINE_BYTES_MAX, NAME_BYTES_MAX, SIZE_MAX,
     TARGET_BYTES_MAX, TEXT_BYTES_MAX, TOC_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
+pub use commit::{COMMIT_BYTES_MAX, Commit, LAMPORT_MAX, SEEN_MAX, lamport_after};
 
 /// A moment, as files carry it; before 1970 the seconds are negative, the nanoseconds never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -72,10 +74,6 @@ pub struct Stamp {
     #[n(1)]
     pub device: DeviceNumber,
 }
-
-/// The secret of one layer, as a record carries it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct LayerKey(Zeroizing<[u8; 32]>);
 
 /// A stretch of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -243,19 +241,19 @@ pub enum Record {
     #[n(6)]
     Layer {
         /// Its name on every remote.
-        #[cbor(n(0), with = "cbor::raw")]
+        #[n(0)]
         id: BlobId,
         /// Its length in bytes, as stored.
         #[n(1)]
         len: u64,
         /// Its key.
         #[n(2)]
-        key: LayerKey,
+        key: Key,
         /// The epoch bound into its seals.
-        #[cbor(n(3), with = "cbor::raw")]
+        #[cbor(n(3), with = "minicbor::bytes")]
         epoch: [u8; 32],
         /// The nonce in its header, bound into its seals.
-        #[cbor(n(4), with = "cbor::raw")]
+        #[cbor(n(4), with = "minicbor::bytes")]
         nonce: [u8; 24],
         /// Its encoded table of contents, so that reading needs no extra round trip.
         #[cbor(n(5), with = "minicbor::bytes")]
@@ -265,30 +263,30 @@ pub enum Record {
     #[n(7)]
     Moved {
         /// The layer that extents name.
-        #[cbor(n(0), with = "cbor::raw")]
+        #[n(0)]
         from: BlobId,
         /// The layer to look in.
-        #[cbor(n(1), with = "cbor::raw")]
+        #[n(1)]
         to: BlobId,
     },
     /// A remote said stored.
     #[n(8)]
     Held {
         /// The layer.
-        #[cbor(n(0), with = "cbor::raw")]
+        #[n(0)]
         layer: BlobId,
         /// Which shard of it; `0xffff` is a whole copy.
         #[n(1)]
         shard: u16,
         /// The remote.
-        #[cbor(n(2), with = "cbor::raw")]
+        #[cbor(n(2), with = "minicbor::bytes")]
         remote: [u8; 16],
     },
     /// A remote of this drive.
     #[n(9)]
     Remote {
         /// Its id, drawn when it was added.
-        #[cbor(n(0), with = "cbor::raw")]
+        #[cbor(n(0), with = "minicbor::bytes")]
         id: [u8; 16],
         /// What the person calls it.
         #[n(1)]
@@ -297,14 +295,14 @@ pub enum Record {
         #[n(2)]
         url: String,
         /// Its pinned key.
-        #[cbor(n(3), with = "cbor::raw")]
+        #[n(3)]
         key: PublicKey,
     },
     /// What a person calls a device.
     #[n(10)]
     Device {
         /// Its identity.
-        #[cbor(n(0), with = "cbor::raw")]
+        #[n(0)]
         device: PublicKey,
         /// The number of its present instance.
         #[n(1)]
@@ -323,25 +321,6 @@ pub enum Record {
         #[n(1)]
         rule: String,
     },
-}
-
-impl LayerKey {
-    /// The raw key.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<[u8; 32]> for LayerKey {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-}
-
-impl std::fmt::Debug for LayerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LayerKey(…)")
-    }
 }
 
 impl Content {

@@ -11,9 +11,10 @@ use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use minicbor::{Decode, Encode};
 use rdrivefs_remote::blob::BlobId;
 
-use super::{Extent, LayerKey, Source, TimeNs};
+use super::{Extent, Source, TimeNs};
 use crate::error::{Error, Result};
 use crate::id::{DeviceNumber, FileId, LinkId, VersionId};
+use crate::seal::Key;
 
 /// The layers that extents name, in the order of their first use.
 #[derive(Debug, Default, Clone)]
@@ -54,7 +55,7 @@ impl<'b, C> Decode<'b, C> for LayerTable {
         let len = d.array()?.ok_or_else(|| DecodeError::message("a table of no given length"))?;
         let mut ids = Vec::new();
         for _ in 0..len {
-            ids.push(raw::decode(d, ctx)?);
+            ids.push(BlobId::decode(d, ctx)?);
         }
         Ok(Self { ids, numbers: HashMap::new() })
     }
@@ -77,7 +78,8 @@ pub fn unpack<T>(what: &str, bytes: &[u8]) -> Result<T>
 where
     T: Encode<LayerTable> + for<'b> Decode<'b, LayerTable>,
 {
-    let value = decode_packed(bytes).map_err(|e| Error::corrupt(what, e))?;
+    let value =
+        decode_packed(bytes).map_err(|_| Error::corrupt(what, "its CBOR does not parse"))?;
     if pack(&value) != bytes {
         return Err(Error::corrupt(what, "not in its one encoding"));
     }
@@ -150,15 +152,15 @@ impl<'b, C> Decode<'b, C> for TimeNs {
     }
 }
 
-impl<C> Encode<C> for LayerKey {
+impl<C> Encode<C> for Key {
     fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
         e.bytes(self.as_bytes())?.ok()
     }
 }
 
-impl<'b, C> Decode<'b, C> for LayerKey {
+impl<'b, C> Decode<'b, C> for Key {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
-        raw::decode::<C, [u8; 32]>(d, ctx).map(Self::from)
+        minicbor::bytes::decode::<C, [u8; 32]>(d, ctx).map(Self::from)
     }
 }
 
@@ -183,63 +185,6 @@ macro_rules! integer_id {
 }
 
 integer_id!(FileId: u64, LinkId: u64, VersionId: u64, DeviceNumber: u16);
-
-/// Byte strings of a fixed length, for `#[cbor(with = "…")]`.
-pub(super) mod raw {
-    use super::*;
-    use rdrivefs_remote::identity::PublicKey;
-
-    /// A type that is its bytes.
-    pub(in super::super) trait Raw: Sized {
-        /// The bytes.
-        fn raw(&self) -> &[u8];
-        /// The value with these bytes, if there are as many as it takes.
-        fn from_raw(bytes: &[u8]) -> Option<Self>;
-    }
-
-    impl<const N: usize> Raw for [u8; N] {
-        fn raw(&self) -> &[u8] {
-            self
-        }
-        fn from_raw(bytes: &[u8]) -> Option<Self> {
-            bytes.try_into().ok()
-        }
-    }
-
-    impl Raw for BlobId {
-        fn raw(&self) -> &[u8] {
-            &self.0
-        }
-        fn from_raw(bytes: &[u8]) -> Option<Self> {
-            bytes.try_into().ok().map(Self)
-        }
-    }
-
-    impl Raw for PublicKey {
-        fn raw(&self) -> &[u8] {
-            &self.0
-        }
-        fn from_raw(bytes: &[u8]) -> Option<Self> {
-            bytes.try_into().ok().map(Self)
-        }
-    }
-
-    pub(in super::super) fn encode<C, T: Raw, W: Write>(
-        value: &T,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        e.bytes(value.raw())?.ok()
-    }
-
-    pub(in super::super) fn decode<C, T: Raw>(
-        d: &mut Decoder<'_>,
-        _: &mut C,
-    ) -> Result<T, DecodeError> {
-        let bytes = d.bytes()?;
-        T::from_raw(bytes).ok_or_else(|| DecodeError::message("a byte string of a wrong length"))
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,30 @@
+//! The kernel's view of a drive: each FUSE request decoded, handed to the core, answered.
+//!
+//! Nothing about files is decided here; what is decided here is what the kernel may remember and
+//! which thread may wait:
+//!
+//! - The kernel caches names, attributes and pages for an hour, since every change either comes
+//!   through it or is announced by [`Core::on_change`] and then invalidated by a thread of its own.
+//! - The loop's threads never wait for the kernel. Dirty pages that must reach the core before a
+//!   RENAME or an LSEEK are called in by a pool thread, so that a loop thread is left for the WRITE.
+//! - What may wait long (a read from a remote, a write against a full journal, an fsync) leaves
+//!   the loop for another pool once too few of its threads are free.
+//! - A panic costs its request an EIO and a line in the log, never the mount.
+//!
+//! The kernel checks permissions (`default_permissions`), keeps locks, and sends no FLUSH.
+
+mod filesystem;
+mod listing;
+mod state;
+mod kernel;
+mod reply;
+mod pool;
+mod writers;
+mod convert;
+mod errno;
+mod core;
+
+pub use self::core::Core;
+pub use self::core::words;
+pub use self::filesystem::Adapter;
+pub use self::kernel::Kernel;

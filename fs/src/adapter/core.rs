@@ -1,0 +1,68 @@
+//! What the adapter asks of a filesystem.
+//!
+//! The tree of a drive answers it; so does the filesystem in memory that tests and benches mount to
+//! see the adapter alone. Every call blocks until it is answered, from any thread, holding no lock
+//! of the caller's.
+
+use rdrivefs_sync::Result;
+use rdrivefs_sync::id::Ino;
+
+pub mod words;
+
+use words::{Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs};
+
+/// A filesystem as the adapter needs it.
+///
+/// A name is 1 to 255 bytes without `/` and NUL. Inodes come from [`Attr::ino`]; the kernel's
+/// references are counted by [`remember`](Self::remember) and [`forget`](Self::forget), and a file
+/// without names lives until both they and its opens are gone.
+#[allow(missing_docs, reason = "each is the system call of its name")]
+pub trait Core: Send + Sync + 'static {
+    fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr>;
+    /// The directory that holds `dir`; the root holds itself.
+    fn parent(&self, dir: Ino) -> Result<Ino>;
+    fn attr(&self, ino: Ino) -> Result<Attr>;
+    fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr>;
+    fn create(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr>;
+    fn make_directory(&self, caller: &Caller, parent: Ino, name: &[u8], mode: u32) -> Result<Attr>;
+    fn make_node(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        kind: Kind,
+        mode: u32,
+        rdev: u32,
+    ) -> Result<Attr>;
+    fn symlink(&self, caller: &Caller, parent: Ino, name: &[u8], target: &[u8]) -> Result<Attr>;
+    fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr>;
+    fn read_link(&self, ino: Ino) -> Result<Vec<u8>>;
+    fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()>;
+    fn remove_directory(&self, parent: Ino, name: &[u8]) -> Result<()>;
+    fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()>;
+    /// At most `limit` entries behind the cookie `after`, in the order of their cookies; 0 begins.
+    fn list(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Entry>>;
+    fn open(&self, ino: Ino) -> Result<()>;
+    fn release(&self, ino: Ino);
+    /// The kernel was told of the inode `count` more times.
+    fn remember(&self, ino: Ino, count: u64);
+    /// The kernel gives `count` of its references back.
+    fn forget(&self, ino: Ino, count: u64);
+    /// At most `len` bytes; fewer only at the end of the file.
+    fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>>;
+    fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;
+    /// `fallocate`, with Linux' mode bits.
+    fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()>;
+    fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64>;
+    fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64>;
+    fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>>;
+    fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()>;
+    fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>>;
+    fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()>;
+    fn sync(&self, ino: Ino) -> Result<()>;
+    fn sync_directory(&self, dir: Ino) -> Result<()>;
+    fn statfs(&self) -> Result<Statfs>;
+    /// Registers who hears of changes that did not come through these calls. It may be called
+    /// while nothing is locked, and may wait for the kernel.
+    fn on_change(&self, heard: Box<dyn Fn(Change) + Send + Sync>);
+}

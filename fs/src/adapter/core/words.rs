@@ -1,0 +1,123 @@
+//! The words between adapter and core.
+
+use rdrivefs_sync::id::Ino;
+
+/// A time as `stat` gives it: whole seconds rounded down, and the nanoseconds above them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub struct TimeNs {
+    pub secs: i64,
+    pub nanos: u32,
+}
+
+/// What an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// What `stat` tells of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u32,
+    pub size: u64,
+    pub blocks: u64,
+    pub atime: TimeNs,
+    pub mtime: TimeNs,
+    pub ctime: TimeNs,
+    pub crtime: TimeNs,
+    pub generation: u64,
+}
+
+/// Who asks for a new inode.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: u32,
+}
+
+/// The attributes to change.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<TimeNs>,
+    pub mtime: Option<TimeNs>,
+    pub ctime: Option<TimeNs>,
+    pub crtime: Option<TimeNs>,
+}
+
+/// What a rename does with the name it meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Rename {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// What a seek looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SeekTo {
+    Data,
+    Hole,
+}
+
+/// What setting an extended attribute asks of the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SetXattr {
+    Create,
+    Replace,
+    Any,
+}
+
+/// One name of a directory.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Entry {
+    pub cookie: u64,
+    pub name: Vec<u8>,
+    pub attr: Attr,
+}
+
+/// What `statfs` tells.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Statfs {
+    pub blocks: u64,
+    pub bfree: u64,
+    pub bavail: u64,
+    pub files: u64,
+    pub ffree: u64,
+    pub bsize: u32,
+    pub namelen: u32,
+}
+
+/// What changed behind the kernel's back.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Change {
+    Entry { parent: Ino, name: Vec<u8> },
+    Inode { ino: Ino },
+}

@@ -1,0 +1,225 @@
+//! What the handlers share: the core, who writes, which thread a request may wait on.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdrivefs_sync::error::Posix;
+use rdrivefs_sync::id::Ino;
+use rdrivefs_sync::remote::env::Env;
+use rdrivefs_sync::{Error, Result};
+
+use super::convert::{permissions, without_loans};
+use super::core::Core;
+use super::core::words::{Attr, Rename, SetAttr};
+use super::kernel::Kernel;
+use super::pool::Pool;
+use super::writers::Writers;
+
+/// Threads of the request loop that are always left for what answers at once.
+const LOOP_RESERVE: usize = 2;
+/// Requests that may wait for a remote or a disk at one time, beyond those the loop carries.
+const WAITING_MAX: usize = 64;
+/// Renames and seeks that may wait for the kernel to hand in dirty pages at one time.
+const CALLING_IN_MAX: usize = 16;
+
+/// Directories remembered as listed; beyond it all are taken for new, which costs a slower listing.
+const LISTED_MAX: usize = 8192;
+
+pub(super) struct State<C> {
+    pub(super) core: Arc<C>,
+    pub(super) env: Env,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) writers: Writers,
+    listed: Mutex<HashSet<Ino>>,
+    /// Never waits for `calling_in`, which waits for WRITE requests that may be here.
+    waiting: Pool,
+    calling_in: Pool,
+    carried: AtomicUsize,
+    carried_max: usize,
+}
+
+/// The right to let one thread of the loop wait.
+pub(super) struct Carried<'a>(&'a AtomicUsize);
+
+impl Drop for Carried<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<C: Core> State<C> {
+    pub(super) fn new(core: Arc<C>, kernel: Arc<Kernel>, env: Env, loop_threads: usize) -> Self {
+        Self {
+            core,
+            env,
+            kernel,
+            writers: Writers::default(),
+            listed: Mutex::default(),
+            waiting: Pool::new("fuse-waiting", WAITING_MAX),
+            calling_in: Pool::new("fuse-flush", CALLING_IN_MAX),
+            carried: AtomicUsize::new(0),
+            carried_max: loop_threads.saturating_sub(LOOP_RESERVE),
+        }
+    }
+
+    /// Whether this thread of the loop may wait; if not, the request goes to [`Self::wait`].
+    pub(super) fn carry(&self) -> Option<Carried<'_>> {
+        let carried = self.carried.fetch_add(1, Ordering::Relaxed);
+        let permit = Carried(&self.carried);
+        (carried < self.carried_max).then_some(permit)
+    }
+
+    /// Answers a request that may wait long, on a thread of its own.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        op: &'static str,
+        job: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        let state = Arc::clone(self);
+        self.waiting.run(move || guard(op, || job(&state)));
+    }
+
+    /// Answers a request that may wait long: here, or on another thread when too many already wait.
+    pub(super) fn carry_or_wait(
+        self: &Arc<Self>,
+        op: &'static str,
+        job: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        match self.carry() {
+            Some(_permit) => guard(op, || job(self)),
+            None => self.wait(op, job),
+        }
+    }
+
+    /// Has the kernel hand in the dirty pages of `files`, then runs `job`; at once if there are none.
+    pub(super) fn after_calling_in(
+        self: &Arc<Self>,
+        op: &'static str,
+        files: Vec<Ino>,
+        job: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        if files.is_empty() {
+            return guard(op, || job(self));
+        }
+        let state = Arc::clone(self);
+        self.calling_in.run(move || {
+            guard(op, || {
+                files.into_iter().for_each(|ino| state.kernel.call_in(ino));
+                job(&state);
+            });
+        });
+    }
+
+    /// The files whose dirty pages a rename would overtake: the one that takes over a name another
+    /// had, so that after a crash the name is the old file or the whole new one.
+    pub(super) fn overtaken(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Vec<Ino> {
+        if how == Rename::NoReplace || self.writers.is_empty() {
+            return Vec::new();
+        }
+        let (Ok(from), Ok(to)) = (self.core.lookup(from.0, from.1), self.core.lookup(to.0, to.1))
+        else {
+            return Vec::new();
+        };
+        let mut files = vec![from.ino];
+        if how == Rename::Exchange {
+            files.push(to.ino);
+        }
+        files.retain(|ino| self.writers.has(*ino));
+        files
+    }
+
+    /// The answer to a name: the name itself, or the two that every directory has.
+    pub(super) fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let attr = match name {
+            b"." => self.core.attr(parent)?,
+            b".." => self.core.attr(self.core.parent(parent)?)?,
+            _ => self.core.lookup(parent, name)?,
+        };
+        self.core.remember(attr.ino, 1);
+        Ok(attr)
+    }
+
+    /// Counts the kernel's reference to an inode it is told of.
+    pub(super) fn told(&self, made: Result<Attr>) -> Result<Attr> {
+        made.inspect(|attr| self.core.remember(attr.ino, 1))
+    }
+
+    /// Creates a file and opens it; without `exclusive` a file that is there after all is opened,
+    /// since the kernel may remember a name as free that a pull has just filled.
+    pub(super) fn create(
+        &self,
+        create: impl FnOnce() -> Result<Attr>,
+        (parent, name): (Ino, &[u8]),
+        exclusive: bool,
+        writable: bool,
+    ) -> Result<Attr> {
+        let attr = match create() {
+            Err(Error::Posix(Posix::Exists)) if !exclusive => self.core.lookup(parent, name)?,
+            made => made?,
+        };
+        self.open(attr.ino, writable)?;
+        self.core.remember(attr.ino, 1);
+        Ok(attr)
+    }
+
+    pub(super) fn open(&self, ino: Ino, writable: bool) -> Result<()> {
+        self.core.open(ino)?;
+        if writable {
+            self.writers.opened(ino);
+        }
+        Ok(())
+    }
+
+    /// Whether a directory is opened again. Its first listing is not left to the kernel to keep:
+    /// it would answer the next one, say `ls -l` after `ls`, by itself, and then ask for each entry
+    /// alone, where a listing that comes to us brings all attributes along.
+    pub(super) fn listed_before(&self, dir: Ino) -> bool {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.len() >= LISTED_MAX {
+            listed.clear();
+        }
+        !listed.insert(dir)
+    }
+
+    pub(super) fn release(&self, ino: Ino, writable: bool) {
+        if writable {
+            self.writers.closed(ino);
+        }
+        self.core.release(ino);
+    }
+
+    /// Changes attributes, taking lent rights away where Linux does: with HANDLE_KILLPRIV_V2 the
+    /// kernel leaves that to us. fuser does not pass on whether the caller may keep them through a
+    /// truncation, so everybody but root is taken not to.
+    pub(super) fn set_attr(&self, ino: Ino, caller_uid: u32, set: &mut SetAttr) -> Result<Attr> {
+        let owner = set.uid.is_some() || set.gid.is_some();
+        let truncated = set.size.is_some() && caller_uid != 0;
+        set.mode = set.mode.map(permissions);
+        if set.mode.is_none() && (owner || truncated) {
+            let attr = self.core.attr(ino)?;
+            set.mode = without_loans(attr.kind, attr.mode);
+        }
+        self.core.set_attr(ino, set)
+    }
+
+    pub(super) fn write(&self, ino: Ino, offset: u64, data: &[u8], kill: bool) -> Result<u32> {
+        if kill {
+            let attr = self.core.attr(ino)?;
+            if let Some(mode) = without_loans(attr.kind, attr.mode) {
+                self.core.set_attr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+                self.kernel.forget_attr(ino);
+            }
+        }
+        let written = self.core.write(ino, offset, data)?;
+        Ok(u32::try_from(written).expect("a write is no longer than the request that brought it"))
+    }
+}
+
+/// Runs a handler; if it panics, the reply it held is dropped, which answers EIO.
+pub(super) fn guard(op: &'static str, handler: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+        tracing::error!(op, "a handler panicked; its caller got an I/O error");
+    }
+}

@@ -1,0 +1,149 @@
+//! A session: one live connection to a node, from the dial to the welcome.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{ConnectionError, Endpoint, VarInt};
+
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::link::credentials::Credentials;
+use crate::link::quic;
+use crate::link::tls::{self, Pin};
+use crate::link::url::{self, NodeUrl};
+use crate::store::Body;
+use crate::wire::{Answer, Call, VERSION, close, frame, record};
+
+/// How long a node may take to answer a dial, hello included.
+const DIAL: Duration = Duration::from_secs(10);
+/// TLS wants a name although a raw key has none; it is never sent.
+const NO_NAME: &str = "rdrivefs";
+/// The number TLS gives "no application protocol" (RFC 8446), as QUIC carries it (RFC 9001).
+const NO_ALPN: u64 = 0x100 + 120;
+/// All that TLS can complain about, as QUIC carries it.
+const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
+
+/// A connection that was welcomed.
+pub(super) struct Session {
+    endpoint: Endpoint,
+    pub(super) connection: quinn::Connection,
+}
+
+impl Session {
+    /// Dials every address of the node's name until one answers, and says hello.
+    pub(super) async fn open(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
+        let place = format!("{}:{}", url.host, url.port);
+        let silent = || Error::Unreachable(format!("{place} did not answer"));
+        let dialled = tokio::time::timeout(DIAL, async {
+            let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+            let found = found.map_err(|e| Error::Unreachable(format!("{}: {e}", url.host)))?;
+            let mut last = Error::Unreachable(format!("{} has no address", url.host));
+            for address in found {
+                match Self::dial(address, url, who, env).await {
+                    Err(error @ Error::Unreachable(_)) => last = error,
+                    done => return done,
+                }
+            }
+            Err(last)
+        });
+        dialled.await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn dial(to: SocketAddr, url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
+        let local: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let endpoint = quic::endpoint(SocketAddr::new(local, 0), None, env.random(), env)?;
+        let (crypto, pin) = tls::client(&who.device, url.key)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        // A node opens no streams.
+        config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW));
+        let connecting = endpoint
+            .connect_with(config, to, NO_NAME)
+            .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;
+        let connection = connecting.await.map_err(|e| refusal(&e, &pin))?;
+        let session = Self { endpoint, connection };
+        session.hello(url, who).await?;
+        Ok(session)
+    }
+
+    async fn hello(&self, url: &NodeUrl, who: &Credentials) -> Result<()> {
+        let invite = who.invite.as_ref().or(url.invite.as_ref());
+        let call = Call::Hello {
+            versions: vec![VERSION],
+            drive: who.drive,
+            root: who.root,
+            invite: invite.map(|text| url::parse_invite(text)).transpose()?,
+        };
+        let entries = record::write_entries(&who.membership);
+        match self.exchange(call, Body::bytes(entries.into())).await?.0 {
+            Answer::Welcome { version: VERSION } => Ok(()),
+            Answer::Welcome { version } => {
+                Err(Error::UnknownVersion { what: "the node", version: version.into() })
+            }
+            _ => Err(Error::malformed("reply", "no welcome")),
+        }
+    }
+
+    /// One request and its reply on a stream of its own.
+    pub(super) async fn exchange(&self, call: Call, body: Body) -> Result<(Answer, Bytes)> {
+        let (to, from) = self.connection.open_bi().await.map_err(|e| lost(&e))?;
+        let asked = frame::ask(from, to, call, body).await;
+        match asked {
+            // What ended the connection tells more than what broke the stream.
+            Err(Error::Unreachable(why)) => {
+                Err(self.connection.close_reason().map_or(Error::Unreachable(why), |e| lost(&e)))
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Says goodbye and waits, for a moment, until it was said.
+    pub(super) async fn close(&self) {
+        self.connection.close(VarInt::from_u32(close::DONE), b"");
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.connection.close(VarInt::from_u32(close::DONE), b"");
+    }
+}
+
+/// Why a handshake failed.
+fn refusal(error: &ConnectionError, pin: &Pin) -> Error {
+    if let Some(changed) = pin.mismatch() {
+        return changed;
+    }
+    match error {
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_ALPN => {
+            Error::UnknownVersion { what: "the node's protocol", version: 0 }
+        }
+        ConnectionError::TransportError(e) if TLS_ALERTS.contains(&e.code.into()) => {
+            Error::Forged("the node did not prove a raw public key")
+        }
+        other => lost(other),
+    }
+}
+
+/// Why a connection ended.
+fn lost(error: &ConnectionError) -> Error {
+    if let ConnectionError::ApplicationClosed(close) = error {
+        let why = String::from_utf8_lossy(&close.reason).into_owned();
+        return match u32::try_from(u64::from(close.error_code)) {
+            Ok(close::REFUSED) => Error::Refused(why),
+            Ok(close::BUSY) => Error::Busy { retry_ms: 1000 },
+            Ok(close::STOPPING) => Error::Unreachable("the node is stopping".to_owned()),
+            _ => Error::Unreachable(format!("the node hung up: {why}")),
+        };
+    }
+    Error::Unreachable(error.to_string())
+}

@@ -1,0 +1,116 @@
+//! Sessions: the connections that were welcomed, and how they are cut.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use quinn::VarInt;
+
+use crate::env::WallMs;
+use crate::error::{Error, Result};
+use crate::identity::PublicKey;
+use crate::node::config::Limits;
+use crate::node::pace::Bucket;
+use crate::node::space::Space;
+use crate::wire::close;
+
+/// When a device with too many connections should try again.
+const RETRY_MS: u64 = 2_000;
+
+/// One welcomed connection.
+pub(super) struct Session {
+    id: u64,
+    pub(super) device: PublicKey,
+    pub(super) space: Arc<Space>,
+    pub(super) address: SocketAddr,
+    pub(super) since: WallMs,
+    pub(super) requests: AtomicU64,
+    /// Shared by all connections of the device.
+    pub(super) pace: Arc<Bucket>,
+    connection: quinn::Connection,
+    all: Weak<Sessions>,
+}
+
+/// All welcomed connections.
+pub(super) struct Sessions {
+    limits: Limits,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Session>>>,
+}
+
+/// Takes its session off the list when dropped.
+pub(super) struct Ticket(pub(super) Arc<Session>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(all) = self.0.all.upgrade() {
+            all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0.id);
+        }
+    }
+}
+
+impl Session {
+    /// Ends the connection.
+    pub(super) fn close(&self, code: u32, why: &str) {
+        self.connection.close(VarInt::from_u32(code), why.as_bytes());
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, next: AtomicU64::new(0), open: Mutex::default() })
+    }
+
+    /// Takes a connection in, if there is room for it.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        connection: quinn::Connection,
+        device: PublicKey,
+        space: Arc<Space>,
+        now: WallMs,
+        new_pace: impl FnOnce() -> Bucket,
+    ) -> Result<Ticket> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let own: Vec<_> = open.values().filter(|s| s.device == device).collect();
+        let (many, full) = (own.len(), open.len() >= self.limits.connections);
+        if full || many >= self.limits.connections_per_device {
+            return Err(Error::Busy { retry_ms: RETRY_MS });
+        }
+        let pace = own.first().map_or_else(|| Arc::new(new_pace()), |s| s.pace.clone());
+        let session = Arc::new(Session {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            device,
+            space,
+            address: connection.remote_address(),
+            since: now,
+            requests: AtomicU64::new(0),
+            pace,
+            connection,
+            all: Arc::downgrade(self),
+        });
+        open.insert(session.id, session.clone());
+        Ok(Ticket(session))
+    }
+
+    /// The open sessions.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Cuts the sessions of devices that a space no longer admits.
+    pub(super) async fn cut_revoked(&self, space: &Space) {
+        for session in self.all() {
+            let here = session.space.drive() == space.drive();
+            if here && !space.admits(&session.device).await {
+                tracing::info!(device = %session.device, "cut a revoked device");
+                session.close(close::REFUSED, "this device is not a member of the drive");
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! A space: what one drive keeps on this node, within its quota.
+//!
+//! Every byte is reserved before the first one is taken, and a reservation ends with the request
+//! that made it; so used and reserved together never exceed the quota, whatever races. Membership
+//! entries have an allowance of their own, because revoking a device must work in a full space.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, RwLock};
+
+use crate::blob::BlobId;
+use crate::entry::{Entry, LogId, LogKind};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::identity::{DriveId, PublicKey};
+use crate::logs::directory::DirectoryLogs;
+use crate::logs::{Logs, READ_BYTES_MAX};
+use crate::member::Membership;
+use crate::proof::Outboard;
+use crate::store::directory::DirectoryStore;
+use crate::store::{Body, Space as Used, Store};
+
+/// What a drive's membership may take: some thousand devices and a hundred epochs of many wraps.
+const MEMBERSHIP_BYTES_MAX: u64 = 32 << 20;
+/// Logs of one drive; each device has two for each of its lives.
+const LOGS_MAX: usize = crate::wire::HEADS_MAX;
+/// No limit.
+const UNLIMITED: u64 = u64::MAX;
+
+/// One drive's blobs, logs, membership and quota.
+pub(super) struct Space {
+    drive: DriveId,
+    root: PublicKey,
+    blobs: DirectoryStore,
+    logs: DirectoryLogs,
+    membership: RwLock<Arc<Membership>>,
+    quota: AtomicU64,
+    /// Bytes of commit logs, and of membership logs.
+    commit_bytes: AtomicU64,
+    member_bytes: AtomicU64,
+    /// Bytes of puts and appends under way; grows only under `reserving`.
+    reserved: AtomicU64,
+    reserving: Mutex<()>,
+    /// One append at a time, so that what was checked still holds when it is written.
+    appending: Mutex<()>,
+}
+
+/// Bytes set aside until this is dropped.
+pub(super) struct Reservation {
+    space: Arc<Space>,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.space.reserved.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+impl Space {
+    /// The space of the drive with this root under `dir`.
+    pub(super) async fn open(dir: PathBuf, root: PublicKey, env: &Env) -> Result<Arc<Self>> {
+        let drive = DriveId::of(&root);
+        let (at, env) = (dir.clone(), env.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let blobs = DirectoryStore::open(&at.join("blobs"), &env)?;
+            let logs = DirectoryLogs::open(&at.join("logs"), drive)?;
+            Ok::<_, Error>((blobs, logs))
+        });
+        let (blobs, logs) = opened.await.expect("opening a space does not panic")?;
+        let space = Self {
+            drive,
+            root,
+            blobs,
+            logs,
+            membership: RwLock::new(Arc::new(Membership::replay(drive, &root, &[])?)),
+            quota: AtomicU64::new(UNLIMITED),
+            commit_bytes: AtomicU64::new(0),
+            member_bytes: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            reserving: Mutex::default(),
+            appending: Mutex::default(),
+        };
+        let total = dir_bytes(&dir.join("logs"));
+        let entries = space.membership_entries().await?;
+        let member = entries.iter().map(|entry| entry.encode().len() as u64).sum();
+        space.member_bytes.store(member, Ordering::SeqCst);
+        space.commit_bytes.store(total.saturating_sub(member), Ordering::SeqCst);
+        *space.membership.write().await = Arc::new(Membership::replay(drive, &root, &entries)?);
+        Ok(Arc::new(space))
+    }
+
+    pub(super) fn drive(&self) -> DriveId {
+        self.drive
+    }
+
+    pub(super) fn root(&self) -> PublicKey {
+        self.root
+    }
+
+    pub(super) fn blobs(&self) -> &DirectoryStore {
+        &self.blobs
+    }
+
+    pub(super) fn logs(&self) -> &DirectoryLogs {
+        &self.logs
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_quota(&self, quota: Option<u64>) {
+        self.quota.store(quota.unwrap_or(UNLIMITED), Ordering::SeqCst);
+    }
+
+    pub(super) async fn membership(&self) -> Arc<Membership> {
+        self.membership.read().await.clone()
+    }
+
+    /// Whether this device may speak for the drive now.
+    pub(super) async fn admits(&self, device: &PublicKey) -> bool {
+        *device == self.root || self.membership.read().await.is_active(device)
+    }
+
+    /// What is used, logs included, and allowed.
+    pub(super) async fn used(&self) -> Result<Used> {
+        let blobs = self.blobs.space().await?;
+        let used = blobs.used + self.commit_bytes.load(Ordering::SeqCst);
+        let quota = self.quota.load(Ordering::SeqCst);
+        Ok(Used { used, quota: (quota != UNLIMITED).then_some(quota), blobs: blobs.blobs })
+    }
+
+    /// Stores a blob within the quota.
+    pub(super) async fn put(self: &Arc<Self>, id: BlobId, body: Body) -> Result<()> {
+        let needed = body.len.saturating_add(Outboard::encoded_len(body.len));
+        let _reservation = self.reserve(needed).await?;
+        self.blobs.put(id, body).await
+    }
+
+    /// Appends an entry of an author who belongs to the drive; tells whether members changed.
+    pub(super) async fn append(self: &Arc<Self>, entry: Bytes) -> Result<bool> {
+        let entry = Entry::from_bytes(entry)?;
+        let _turn = self.appending.lock().await;
+        let membership = self.membership().await;
+        self.check_author(&entry, &membership)?;
+        self.append_checked(&entry).await?;
+        if entry.log.kind == LogKind::Commits {
+            return Ok(false);
+        }
+        let entries = self.membership_entries().await?;
+        self.adopt(&entries).await?;
+        Ok(true)
+    }
+
+    /// Checks that `device` belongs to the drive, by what is stored and what it shows; what it
+    /// shows is stored if so. Tells whether members changed.
+    pub(super) async fn certify(
+        self: &Arc<Self>,
+        device: &PublicKey,
+        shown: Vec<Bytes>,
+    ) -> Result<bool> {
+        let _turn = self.appending.lock().await;
+        let mut fresh = Vec::new();
+        let mut entries = self.membership_entries().await?;
+        for bytes in shown {
+            if entries.iter().any(|known| known.encode() == bytes) {
+                continue;
+            }
+            let entry = Entry::from_bytes(bytes)?;
+            if entry.drive != self.drive || entry.log.kind != LogKind::Membership {
+                return Err(Error::malformed("certificate", "not a membership entry of the drive"));
+            }
+            entries.push(entry.clone());
+            fresh.push(entry);
+        }
+        let membership = Membership::replay(self.drive, &self.root, &entries)?;
+        if *device != self.root && !membership.is_active(device) {
+            return Err(stranger());
+        }
+        let mut changed = false;
+        for entry in fresh {
+            if self.check_author(&entry, &membership).is_err() {
+                continue;
+            }
+            match self.append_checked(&entry).await {
+                Ok(()) => changed = true,
+                // An old certificate, or a fork: what is stored stays, and is judged below.
+                Err(Error::LogConflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if changed {
+            let entries = self.membership_entries().await?;
+            self.adopt(&entries).await?;
+        }
+        if self.admits(device).await {
+            return Ok(changed);
+        }
+        Err(stranger())
+    }
+
+    /// Removes a blob that the node's hold on it is over for.
+    pub(super) async fn delete(&self, id: BlobId, _retain_ms: u64) -> Result<()> {
+        self.blobs.delete(id).await
+    }
+
+    /// Sets bytes aside, or says that there are not so many.
+    async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
+        let _turn = self.reserving.lock().await;
+        let quota = self.quota.load(Ordering::SeqCst);
+        // Reservations are read first: one that ends in between is then counted twice, not never.
+        let reserved = self.reserved.load(Ordering::SeqCst);
+        let used = self.used().await?.used.saturating_add(reserved);
+        if used.saturating_add(bytes) > quota {
+            return Err(Error::Quota { used, quota });
+        }
+        self.reserved.fetch_add(bytes, Ordering::SeqCst);
+        Ok(Reservation { space: self.clone(), bytes })
+    }
+
+    fn check_author(&self, entry: &Entry, membership: &Membership) -> Result<()> {
+        if entry.drive != self.drive {
+            return Err(Error::Refused("the entry belongs to another drive".to_owned()));
+        }
+        let author = entry.log.author;
+        let accepted = author == self.root
+            || membership.device(&author).is_some_and(|member| match &member.revoked {
+                None => true,
+                // Others may still bring what was accepted; a membership entry is weighed later.
+                Some(revoked) => match entry.log.kind {
+                    LogKind::Membership => true,
+                    LogKind::Commits => revoked.last.is_some_and(|l| entry.number <= l.number),
+                },
+            });
+        if accepted {
+            return Ok(());
+        }
+        Err(Error::Refused("the entry's author is not a member of the drive".to_owned()))
+    }
+
+    /// Appends within the bounds; the caller holds `appending`.
+    async fn append_checked(self: &Arc<Self>, entry: &Entry) -> Result<()> {
+        let bytes = entry.encode();
+        let len = bytes.len() as u64;
+        let heads = self.logs.heads().await?;
+        let head = heads.iter().find(|head| head.log == entry.log);
+        if head.is_none() && heads.len() >= LOGS_MAX {
+            return Err(Error::Refused("the drive has too many logs".to_owned()));
+        }
+        if head.is_some_and(|head| head.number >= entry.number) {
+            // Again, or a conflict: in neither case does the log grow.
+            return self.logs.append(bytes).await;
+        }
+        let (counter, _reservation) = match entry.log.kind {
+            LogKind::Commits => (&self.commit_bytes, Some(self.reserve(len).await?)),
+            LogKind::Membership => {
+                if self.member_bytes.load(Ordering::SeqCst) + len > MEMBERSHIP_BYTES_MAX {
+                    return Err(Error::Refused("the membership log is full".to_owned()));
+                }
+                (&self.member_bytes, None)
+            }
+        };
+        self.logs.append(bytes).await?;
+        counter.fetch_add(len, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn adopt(&self, entries: &[Entry]) -> Result<()> {
+        let membership = Membership::replay(self.drive, &self.root, entries)?;
+        *self.membership.write().await = Arc::new(membership);
+        Ok(())
+    }
+
+    async fn membership_entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for head in self.logs.heads().await? {
+            if head.log.kind == LogKind::Membership {
+                self.read_log(head.log, head.number, &mut entries).await?;
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn read_log(&self, log: LogId, last: u64, out: &mut Vec<Entry>) -> Result<()> {
+        let mut next = 1;
+        while next <= last {
+            let some = self.logs.read(log, next, READ_BYTES_MAX).await?;
+            if some.is_empty() {
+                return Err(Error::malformed("log", "shorter than its head says"));
+            }
+            next += some.len() as u64;
+            for bytes in some {
+                out.push(Entry::from_bytes(bytes)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `device` belongs to the drive of `root` by these entries alone.
+pub(super) fn certified(root: &PublicKey, device: &PublicKey, shown: &[Bytes]) -> Result<()> {
+    let entries = shown.iter().map(|bytes| Entry::from_bytes(bytes.clone()));
+    let entries = entries.collect::<Result<Vec<_>>>()?;
+    let membership = Membership::replay(DriveId::of(root), root, &entries)?;
+    if device == root || membership.is_active(device) {
+        return Ok(());
+    }
+    Err(stranger())
+}
+
+fn stranger() -> Error {
+    Error::Refused("this device is not a member of the drive".to_owned())
+}
+
+/// The bytes of all files under `dir`.
+fn dir_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => dir_bytes(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}

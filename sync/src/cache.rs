@@ -1,0 +1,257 @@
+//! The cache: sealed layers kept on this computer, whole or in part.
+//!
+//! A layer lies in the cache as the very bytes a remote holds, so addressing is the same here and
+//! there. `ID.layer` is whole, `ID.part` is sparse and `ID.map` says which of its ranges are
+//! present; `ID.tree` is the outboard of a whole layer.
+//!
+//! Must: a bit of the map is set only after `fdatasync` of the range, and cleared durably before
+//! the range is dropped; a whole layer appears under its name only when it is durable. What comes
+//! from elsewhere arrives here already verified against the layer's id. The cache neither decides
+//! what may be dropped nor opens what it keeps.
+
+mod map;
+mod part;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::proof::{Outboard, Verified};
+
+pub use crate::cache::map::RANGE_BYTES;
+use crate::cache::part::Part;
+use crate::error::{Error, Result};
+
+/// Layer files held open at once, far below the usual limit of 1,024 descriptors.
+const OPEN_FILES_MAX: usize = 128;
+
+/// The most a sequential reader has fetched ahead of it.
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
+
+/// A layer as the cache knows it: a name and a length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LayerRef {
+    /// The blob's name.
+    pub id: BlobId,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// Where what is not here comes from.
+pub trait Source: Send + Sync {
+    /// At least the bytes of `range`, verified.
+    ///
+    /// # Errors
+    /// When no remote could give them.
+    fn fetch(&self, layer: &LayerRef, range: Range<u64>) -> Result<Verified>;
+}
+
+/// Sealed layers on this computer's disk. Locks: `parts` before the inside of a [`Part`]; neither
+/// is held by a caller.
+pub struct Cache {
+    dir: PathBuf,
+    /// Layers in use; a bounded set of open files.
+    parts: Mutex<HashMap<BlobId, Arc<Part>>>,
+    /// Disk bytes in use, kept in step without asking the disk again.
+    used_bytes: AtomicU64,
+}
+
+impl Cache {
+    /// Opens the cache in `dir`, clearing away what a crash left half made.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(Error::io(format!("create {}", dir.display())))?;
+        let used = sweep(dir).map_err(Error::io(format!("read {}", dir.display())))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            parts: Mutex::default(),
+            used_bytes: AtomicU64::new(used),
+        })
+    }
+
+    /// Disk bytes the cache takes.
+    pub fn bytes_used(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a whole layer; durable when this returns.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing is visible then.
+    pub fn keep(&self, id: BlobId, bytes: &[u8], outboard: &Outboard) -> Result<()> {
+        let path = self.path(id, "layer");
+        let folder = path.parent().expect("a cache path has a folder");
+        let what = || format!("write layer {id}");
+        fs::create_dir_all(folder).map_err(Error::io(what()))?;
+        let keep = || -> std::io::Result<u64> {
+            let tree = write_durably(&self.path(id, "tree"), &outboard.encode())?;
+            let layer = write_durably(&path, bytes)?;
+            File::open(folder)?.sync_all()?;
+            Ok(tree + layer)
+        };
+        let written = keep().map_err(Error::io(what()))?;
+        self.used_bytes.fetch_add(written, Ordering::Relaxed);
+        self.lock().remove(&id);
+        Ok(())
+    }
+
+    /// The bytes of `range`, fetched from `source` where they are not here.
+    ///
+    /// # Errors
+    /// Of the disk, or of the source.
+    pub fn read(&self, layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
+        let part = self.part(layer)?;
+        if let Some(bytes) = part.read_present(&range)? {
+            return Ok(bytes);
+        }
+        let mut ahead = part.fetching();
+        while let Some(missing) = part.first_missing(&range) {
+            let end = ahead.window_end(&missing, layer.len, AHEAD_BYTES_MAX);
+            let wanted = part.run_of_missing(missing.start, end);
+            let verified = source.fetch(layer, wanted)?;
+            let grown = part.fill(verified.start, &verified.bytes)?;
+            self.used_bytes.fetch_add(grown, Ordering::Relaxed);
+        }
+        drop(ahead);
+        let bytes = part.read_present(&range)?;
+        bytes.ok_or_else(|| Error::corrupt(format!("layer {}", layer.id), "a fetched range is gone"))
+    }
+
+    /// The whole layer, if all of it is here.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn whole(&self, layer: &LayerRef) -> Result<Option<Bytes>> {
+        self.part(layer)?.read_present(&(0..layer.len))
+    }
+
+    /// How many bytes of the layer are here.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn present(&self, layer: &LayerRef) -> Result<u64> {
+        if !self.path(layer.id, "layer").exists() && !self.path(layer.id, "map").exists() {
+            let known = self.lock().get(&layer.id).cloned();
+            return Ok(known.map_or(0, |part| part.present_bytes()));
+        }
+        Ok(self.part(layer)?.present_bytes())
+    }
+
+    /// Drops `ranges` of the layer (all of it when they cover it) and returns the bytes freed.
+    /// Only whole map ranges inside a given range go. That they may go was decided above.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn evict(&self, layer: &LayerRef, ranges: &[Range<u64>]) -> Result<u64> {
+        let part = self.part(layer)?;
+        let freed = part.drop_ranges(ranges)?;
+        self.used_bytes.fetch_sub(freed.min(self.bytes_used()), Ordering::Relaxed);
+        if part.present_bytes() == 0 {
+            self.lock().remove(&layer.id);
+        }
+        Ok(freed)
+    }
+
+    /// Makes the maps of what was fetched durable, after the bytes themselves.
+    ///
+    /// # Errors
+    /// Of the disk; what was not written is fetched again after a crash.
+    pub fn flush(&self) -> Result<()> {
+        let parts: Vec<_> = self.lock().values().cloned().collect();
+        parts.iter().try_for_each(|part| part.flush())
+    }
+
+    /// Checks a whole layer against its id, reading every byte.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the layer; or of the disk.
+    pub fn check(&self, layer: &LayerRef) -> Result<bool> {
+        let Some(bytes) = self.whole(layer)? else { return Ok(false) };
+        if BlobId::of(&bytes) != layer.id {
+            return Err(Error::corrupt(format!("layer {} in the cache", layer.id), "hash differs"));
+        }
+        Ok(true)
+    }
+
+    fn part(&self, layer: &LayerRef) -> Result<Arc<Part>> {
+        let mut parts = self.lock();
+        if let Some(part) = parts.get(&layer.id) {
+            return Ok(part.clone());
+        }
+        if parts.len() >= OPEN_FILES_MAX {
+            let idle = |part: &Arc<Part>| Arc::strong_count(part) == 1;
+            let gone: Vec<_> = parts.iter().filter(|(_, p)| idle(p)).map(|(id, _)| *id).collect();
+            for id in gone.into_iter().take(OPEN_FILES_MAX / 2) {
+                let part = parts.remove(&id).expect("it was just listed");
+                part.flush()?;
+            }
+        }
+        let part = Arc::new(Part::open(layer, &|kind| self.path(layer.id, kind))?);
+        parts.insert(layer.id, part.clone());
+        Ok(part)
+    }
+
+    fn path(&self, id: BlobId, kind: &str) -> PathBuf {
+        let name = id.to_string();
+        self.dir.join(&name[..2]).join(format!("{name}.{kind}"))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a file under its name only once it is durable; returns the disk bytes it takes.
+fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<u64> {
+    let temp = path.with_extension("new");
+    let mut file = File::create(&temp)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&temp, path)?;
+    Ok(file.metadata()?.blocks() * 512)
+}
+
+/// Removes half-made files; returns the disk bytes the rest takes.
+fn sweep(dir: &Path) -> std::io::Result<u64> {
+    let mut used = 0;
+    for folder in fs::read_dir(dir)? {
+        let folder = folder?;
+        if !folder.file_type()?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(folder.path())? {
+            let file = file?;
+            if file.path().extension().is_some_and(|kind| kind == "new") {
+                fs::remove_file(file.path())?;
+            } else {
+                used += file.metadata()?.blocks() * 512;
+            }
+        }
+    }
+    Ok(used)
+}
+
+fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
+    let len = usize::try_from(range.end - range.start).expect("a layer fits in memory");
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+/// The map ranges that lie wholly inside `range`, as numbers.
+fn inside(range: &Range<u64>, len: u64) -> Range<u64> {
+    let end = if range.end >= len { len.div_ceil(RANGE_BYTES) } else { range.end / RANGE_BYTES };
+    range.start.div_ceil(RANGE_BYTES)..end
+}
+
+#[cfg(test)]
+mod tests;

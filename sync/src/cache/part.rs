@@ -1,0 +1,249 @@
+//! One layer in the cache: its file, its map, and who is fetching.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use rdrivefs_remote::blob::BlobId;
+
+use crate::cache::map::{Map, RANGE_BYTES};
+use crate::cache::{LayerRef, inside, read_at};
+use crate::error::{Error, Result};
+
+/// A layer with its file open. Locks: `ahead` (held while fetching, so that no range is fetched
+/// twice at once) before `state`.
+pub(super) struct Part {
+    id: BlobId,
+    len: u64,
+    paths: Paths,
+    ahead: Mutex<ReadAhead>,
+    state: RwLock<State>,
+}
+
+struct Paths {
+    layer: PathBuf,
+    part: PathBuf,
+    map: PathBuf,
+    tree: PathBuf,
+}
+
+struct State {
+    file: Option<File>,
+    map: Map,
+    /// Bits are set in memory that the map on disk does not have yet.
+    unsaved: bool,
+}
+
+/// How far to fetch ahead: doubled while the reader goes on where it stopped.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    next: u64,
+    window_bytes: u64,
+}
+
+impl ReadAhead {
+    /// Where the fetch for `missing` should end.
+    pub(super) fn window_end(&mut self, missing: &Range<u64>, len: u64, max_bytes: u64) -> u64 {
+        let sequential = missing.start == self.next && self.next != 0;
+        let grown = (self.window_bytes * 2).clamp(RANGE_BYTES, max_bytes);
+        self.window_bytes = if sequential { grown } else { 0 };
+        self.next = (missing.end + self.window_bytes).min(len);
+        self.next
+    }
+}
+
+impl Part {
+    pub(super) fn open(layer: &LayerRef, path: &dyn Fn(&str) -> PathBuf) -> Result<Self> {
+        let paths =
+            Paths { layer: path("layer"), part: path("part"), map: path("map"), tree: path("tree") };
+        let state = State::open(&paths, layer.len)
+            .map_err(Error::io(format!("open layer {}", layer.id)))?;
+        Ok(Self {
+            id: layer.id,
+            len: layer.len,
+            paths,
+            ahead: Mutex::default(),
+            state: RwLock::new(state),
+        })
+    }
+
+    pub(super) fn fetching(&self) -> MutexGuard<'_, ReadAhead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn present_bytes(&self) -> u64 {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        (state.map.count() * RANGE_BYTES).min(self.len)
+    }
+
+    /// The bytes of `range` if all of them are here.
+    pub(super) fn read_present(&self, range: &Range<u64>) -> Result<Option<Bytes>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let range = range.start..range.end.min(self.len);
+        if state.map.first_missing(&range).is_some() {
+            return Ok(None);
+        }
+        let file = state.file.as_ref().expect("what is present has a file");
+        let bytes = read_at(file, &range).map_err(Error::io(format!("read layer {}", self.id)))?;
+        Ok(Some(bytes))
+    }
+
+    /// The span of missing ranges that touches `range` first, clamped to the range's end.
+    pub(super) fn first_missing(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let first = state.map.first_missing(&(range.start..range.end.min(self.len)))?;
+        let start = first * RANGE_BYTES;
+        Some(start..range.end.next_multiple_of(RANGE_BYTES).min(self.len))
+    }
+
+    /// The missing bytes from `start` on, up to `end` or the first range that is present.
+    pub(super) fn run_of_missing(&self, start: u64, end: u64) -> Range<u64> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut n = start / RANGE_BYTES;
+        while n * RANGE_BYTES < end && !state.map.has(n) {
+            n += 1;
+        }
+        start..(n * RANGE_BYTES).min(self.len)
+    }
+
+    /// Writes fetched bytes and marks the ranges they cover; returns the disk bytes they take.
+    pub(super) fn fill(&self, start: u64, bytes: &[u8]) -> Result<u64> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let fill = |state: &mut State| -> std::io::Result<u64> {
+            let file = state.writable(&self.paths, self.len)?;
+            let before = file.metadata()?.blocks();
+            file.write_all_at(bytes, start)?;
+            Ok((file.metadata()?.blocks().saturating_sub(before)) * 512)
+        };
+        let grown = fill(&mut state).map_err(Error::io(format!("write layer {}", self.id)))?;
+        state.map.set(inside(&(start..start + bytes.len() as u64), self.len), true);
+        state.unsaved = true;
+        Ok(grown)
+    }
+
+    /// Bytes first, then the map that vouches for them; a layer that became whole gets its name.
+    pub(super) fn flush(&self) -> Result<()> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if !state.unsaved {
+            return Ok(());
+        }
+        state.save(&self.paths).map_err(Error::io(format!("write map of layer {}", self.id)))
+    }
+
+    /// Clears the map durably, then drops the bytes; returns the disk bytes freed.
+    pub(super) fn drop_ranges(&self, ranges: &[Range<u64>]) -> Result<u64> {
+        let _fetching = self.fetching();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = state.map.clone();
+        for range in ranges {
+            map.set(inside(range, self.len), false);
+        }
+        if map == state.map {
+            return Ok(0);
+        }
+        state
+            .shrink(map, &self.paths, self.len)
+            .map_err(Error::io(format!("drop ranges of layer {}", self.id)))
+    }
+}
+
+impl State {
+    fn open(paths: &Paths, len: u64) -> std::io::Result<Self> {
+        let open = |path| match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        };
+        if let Some(file) = open(&paths.layer)? {
+            let whole = file.metadata()?.len() == len;
+            let map = if whole { Map::full(len) } else { Map::empty(len) };
+            return Ok(Self { file: Some(file), map, unsaved: false });
+        }
+        let file = open(&paths.part)?;
+        let map = match (&file, fs::read(&paths.map)) {
+            (Some(_), Ok(bytes)) => Map::decode(&bytes, len),
+            _ => Map::empty(len),
+        };
+        Ok(Self { file, map, unsaved: false })
+    }
+
+    fn writable(&mut self, paths: &Paths, len: u64) -> std::io::Result<&File> {
+        if self.file.is_none() {
+            fs::create_dir_all(paths.part.parent().expect("a cache path has a folder"))?;
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&paths.part)?;
+            file.set_len(len)?;
+            self.file = Some(file);
+        }
+        Ok(self.file.as_ref().expect("it was just opened"))
+    }
+
+    fn save(&mut self, paths: &Paths) -> std::io::Result<()> {
+        if let Some(file) = &self.file {
+            file.sync_data()?;
+        }
+        write_map(&paths.map, self.map.encode())?;
+        if self.map.is_full() && paths.part.exists() {
+            fs::rename(&paths.part, &paths.layer)?;
+        }
+        self.unsaved = false;
+        Ok(())
+    }
+
+    fn shrink(&mut self, map: Map, paths: &Paths, len: u64) -> std::io::Result<u64> {
+        let before = self.blocks();
+        let dropped: Vec<u64> =
+            (0..len.div_ceil(RANGE_BYTES)).filter(|n| self.map.has(*n) && !map.has(*n)).collect();
+        self.map = map;
+        if self.map.is_empty() {
+            let tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
+            for path in [&paths.layer, &paths.part, &paths.map, &paths.tree] {
+                remove(path)?;
+            }
+            self.file = None;
+            self.unsaved = false;
+            return Ok((before + tree) * 512);
+        }
+        write_map(&paths.map, self.map.encode())?;
+        if paths.layer.exists() {
+            fs::rename(&paths.layer, &paths.part)?;
+            remove(&paths.tree)?;
+        }
+        File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
+        let file = self.file.as_ref().expect("what is present has a file");
+        for n in dropped {
+            let end = ((n + 1) * RANGE_BYTES).min(len);
+            punch(file, n * RANGE_BYTES..end)?;
+        }
+        Ok(before.saturating_sub(self.blocks()) * 512)
+    }
+
+    fn blocks(&self) -> u64 {
+        self.file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.blocks())
+    }
+}
+
+fn write_map(path: &std::path::Path, bits: &[u8]) -> std::io::Result<()> {
+    let temp = path.with_extension("new");
+    let mut file = File::create(&temp)?;
+    file.write_all(bits)?;
+    file.sync_data()?;
+    fs::rename(temp, path)
+}
+
+fn punch(file: &File, range: Range<u64>) -> std::io::Result<()> {
+    use rustix::fs::FallocateFlags as Flags;
+    let flags = Flags::PUNCH_HOLE | Flags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?)
+}
+
+fn remove(path: &std::path::Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}

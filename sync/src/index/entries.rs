@@ -1,0 +1,146 @@
+//! Names in the index: one row a link, found by the keyed hash of directory and name.
+//!
+//! A link's number is also the cookie by which a listing continues, so listings are stable however
+//! a directory changes meanwhile.
+
+use minicbor::{Decode, Encode};
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::error::{Error, Result};
+use crate::id::{Ino, LinkId};
+use crate::index::Index;
+use crate::record::Stamp;
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRow {
+    /// The link.
+    pub link: LinkId,
+    /// The directory.
+    pub parent: Ino,
+    /// The name.
+    pub name: Vec<u8>,
+    /// What it leads to.
+    pub child: Ino,
+    /// When and by whom it was put there, as far as it was published.
+    pub stamp: Stamp,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Plain {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    name: Vec<u8>,
+    #[n(1)]
+    child: u64,
+    #[n(2)]
+    stamp: Stamp,
+}
+
+const ENTRY: &str = "entry";
+
+impl Index {
+    /// The link of that name.
+    ///
+    /// # Errors
+    /// Of the database, or when its row does not open.
+    pub fn entry(&self, parent: Ino, name: &[u8]) -> Result<Option<EntryRow>> {
+        let hash = self.name_hash(parent.file().0, name);
+        let row = self.with(|db| {
+            db.prepare_cached("SELECT link, row FROM entry WHERE parent = ? AND hash = ?")?
+                .query_row(params![key(parent), hash], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })?;
+        row.map(|(link, row)| self.opened(link, parent, row)).transpose()
+    }
+
+    /// A link by its number.
+    ///
+    /// # Errors
+    /// Of the database, or when its row does not open.
+    pub fn link(&self, link: LinkId) -> Result<Option<EntryRow>> {
+        let row = self.with(|db| {
+            db.prepare_cached("SELECT parent, row FROM entry WHERE link = ?")?
+                .query_row([link.0.cast_signed()], |row| {
+                    Ok((Ino(row.get::<_, i64>(0)?.cast_unsigned()), row.get(1)?))
+                })
+                .optional()
+        })?;
+        row.map(|(parent, row)| self.opened(link.0.cast_signed(), parent, row)).transpose()
+    }
+
+    /// Puts a link in its place, which must be free or its own.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn set_entry(&self, entry: &EntryRow) -> Result<()> {
+        let hash = self.name_hash(entry.parent.file().0, &entry.name);
+        let plain =
+            Plain { name: entry.name.clone(), child: entry.child.0, stamp: entry.stamp };
+        let plain = minicbor::to_vec(plain).expect("memory takes every write");
+        let row = self.seal_row(ENTRY, &entry.link.0.to_le_bytes(), &plain);
+        self.with(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)")?
+                .execute(params![entry.link.0.cast_signed(), key(entry.parent), hash, row])
+                .map(drop)
+        })
+    }
+
+    /// Removes a link.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn remove_entry(&self, link: LinkId) -> Result<()> {
+        self.with(|db| {
+            db.prepare_cached("DELETE FROM entry WHERE link = ?")?
+                .execute([link.0.cast_signed()])
+                .map(drop)
+        })
+    }
+
+    /// Links of a directory after a cookie, in the order of their numbers.
+    ///
+    /// # Errors
+    /// Of the database, or when a row does not open.
+    pub fn entries_after(&self, parent: Ino, after: u64, limit: usize) -> Result<Vec<EntryRow>> {
+        let rows: Vec<(i64, Vec<u8>)> = self.with(|db| {
+            db.prepare_cached(
+                "SELECT link, row FROM entry WHERE parent = ? AND link > ?
+                 ORDER BY link LIMIT ?",
+            )?
+            .query_map(params![key(parent), after.cast_signed(), limit], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect()
+        })?;
+        rows.into_iter().map(|(link, row)| self.opened(link, parent, row)).collect()
+    }
+
+    /// Whether a directory has any entry.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn has_entries(&self, parent: Ino) -> Result<bool> {
+        self.with(|db| {
+            db.prepare_cached("SELECT 1 FROM entry WHERE parent = ? LIMIT 1")?.exists([key(parent)])
+        })
+    }
+
+    fn opened(&self, link: i64, parent: Ino, row: Vec<u8>) -> Result<EntryRow> {
+        let link = link.cast_unsigned();
+        let plain = self.open_row(ENTRY, &link.to_le_bytes(), &row)?;
+        let plain: Plain = minicbor::decode(&plain)
+            .map_err(|e| Error::corrupt("a row of the index table entry", e))?;
+        Ok(EntryRow {
+            link: LinkId(link),
+            parent,
+            name: plain.name,
+            child: Ino(plain.child),
+            stamp: plain.stamp,
+        })
+    }
+}
+
+fn key(ino: Ino) -> i64 {
+    ino.0.cast_signed()
+}

@@ -1,0 +1,69 @@
+//! Which data segment a stream is staged into.
+//!
+//! Streams share a segment until they have grown big; then each has its own, so that making one
+//! durable does not wait for another's ten gigabytes. Which is why the sharing stops early.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+
+use super::segment::Segment;
+
+/// Streams that are remembered; the one longest unused starts afresh. Bounds open files too.
+const STREAMS_MAX: usize = 128;
+
+/// The segments that are being staged into.
+#[derive(Default)]
+pub(super) struct Streams {
+    shared: Option<Arc<Segment>>,
+    by_stream: HashMap<u64, Stream>,
+    clock: u64,
+}
+
+#[derive(Default)]
+struct Stream {
+    bytes: u64,
+    own: Option<Arc<Segment>>,
+    used: u64,
+}
+
+impl Streams {
+    /// The segment that `bytes` more of `stream` go to: the one in use, unless it turned out to be
+    /// `full`, else one that `create` makes.
+    pub(super) fn segment(
+        &mut self,
+        (stream, bytes): (u64, u64),
+        shared_bytes_max: u64,
+        full: Option<&Arc<Segment>>,
+        create: impl FnOnce() -> Result<Arc<Segment>>,
+    ) -> Result<Arc<Segment>> {
+        if !self.by_stream.contains_key(&stream) && self.by_stream.len() >= STREAMS_MAX {
+            let oldest = self.by_stream.iter().min_by_key(|(_, known)| known.used);
+            let oldest = oldest.map(|(stream, _)| *stream);
+            oldest.into_iter().for_each(|stream| self.end(stream));
+        }
+        self.clock += 1;
+        let known = self.by_stream.entry(stream).or_default();
+        known.used = self.clock;
+        known.bytes = known.bytes.saturating_add(bytes);
+        let slot = if known.bytes > shared_bytes_max { &mut known.own } else { &mut self.shared };
+        match slot {
+            Some(open) if !full.is_some_and(|full| Arc::ptr_eq(full, open)) => Ok(open.clone()),
+            _ => {
+                let made = create()?;
+                if let Some(full) = slot.replace(made.clone()) {
+                    full.close();
+                }
+                Ok(made)
+            }
+        }
+    }
+
+    /// No more will come from the stream.
+    pub(super) fn end(&mut self, stream: u64) {
+        if let Some(own) = self.by_stream.remove(&stream).and_then(|known| known.own) {
+            own.close();
+        }
+    }
+}

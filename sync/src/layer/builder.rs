@@ -1,0 +1,229 @@
+//! Putting a layer together.
+
+use bytes::Bytes;
+use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::env::Env;
+use rdrivefs_remote::proof::Outboard;
+
+use crate::chunk::{self, ChunkId};
+use crate::compress::{Compress, Method, Packed, Packer, Zstd};
+use crate::error::{Error, Result};
+use crate::seal::{self, Key, NONCE_BYTES};
+
+use super::header::{self, Binding};
+use super::reader::{LayerReader, block_nonce, chunk_key, padding};
+use super::shape::{Fill, HEADER_BYTES, LAYER_BYTES_MAX, padme};
+use super::toc::{Toc, TocChunk};
+
+/// A layer being filled. Holds its sealed bytes in memory, twice for a moment when it is closed.
+pub struct LayerBuilder {
+    env: Env,
+    key: Key,
+    binding: Binding,
+    /// The key of the chunks' ids, by which closing checks what it made.
+    ids_key: Key,
+    ids: Vec<ChunkId>,
+    packer: Packer,
+    /// Places count from the start of `bodies` until closing shuffles the chunks.
+    chunks: Vec<TocChunk>,
+    bodies: Vec<u8>,
+    fill: Fill,
+}
+
+/// A closed layer and what its record needs.
+pub struct Sealed {
+    /// Its name.
+    pub id: BlobId,
+    /// The blob.
+    pub bytes: Bytes,
+    /// The tree that proves ranges of it.
+    pub outboard: Outboard,
+    /// Its key.
+    pub key: Key,
+    /// Its nonce, which its seals are bound to.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Where its chunks lie.
+    pub toc: Toc,
+}
+
+impl LayerBuilder {
+    /// Begins a layer of this drive and epoch under a fresh key. `ids_key` is the key under which
+    /// the ids of its chunks were made.
+    pub fn new(drive: [u8; 32], epoch: [u8; 32], ids_key: &Key, env: &Env) -> Self {
+        Self::with_compressor(drive, epoch, ids_key, env, Box::new(Zstd::default()))
+    }
+
+    /// As [`LayerBuilder::new`], with a compressor of the caller's.
+    pub fn with_compressor(
+        drive: [u8; 32],
+        epoch: [u8; 32],
+        ids_key: &Key,
+        env: &Env,
+        compressor: Box<dyn Compress>,
+    ) -> Self {
+        Self {
+            env: env.clone(),
+            key: Key::random(env),
+            binding: Binding { drive, epoch, nonce: env.random() },
+            ids_key: ids_key.clone(),
+            ids: Vec::new(),
+            packer: Packer::new(compressor),
+            chunks: Vec::new(),
+            // Untouched pages cost nothing, growing copies.
+            bodies: Vec::with_capacity(LAYER_BYTES_MAX),
+            fill: Fill::default(),
+        }
+    }
+
+    /// Compresses and seals a chunk; returns its number. `id` is what [`ChunkId::of`] makes of
+    /// `plain`, and closing will hold the sealed bytes against it.
+    ///
+    /// # Panics
+    /// When `plain` is empty, too long for a chunk, or does not fit ([`LayerBuilder::fits`]).
+    pub fn push(&mut self, id: ChunkId, plain: &[u8]) -> u32 {
+        assert!((1..=chunk::MAX_BYTES).contains(&plain.len()), "chunks have 1 byte to 4 MiB");
+        assert!(self.fits(plain.len()), "a full layer must be closed before the next chunk");
+        let number = u32::try_from(self.chunks.len()).expect("a layer has few chunks");
+        let start = self.bodies.len();
+        let chunk = self.seal_chunk(number, plain);
+        self.fill.add((self.bodies.len() - start) as u64, &chunk.blocks);
+        self.chunks.push(chunk);
+        self.ids.push(id);
+        number
+    }
+
+    /// The length the layer would close with now, before padding.
+    pub fn len(&self) -> u64 {
+        self.fill.len()
+    }
+
+    /// Whether nothing was pushed yet.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether a chunk of this plain length can be pushed.
+    pub fn fits(&self, plain_len: usize) -> bool {
+        self.fill.fits(plain_len)
+    }
+
+    /// Whether the layer should be closed before anything is pushed: it lies just below a padded
+    /// length, or the longest chunk would not fit.
+    pub fn is_full(&self) -> bool {
+        self.fill.is_full()
+    }
+
+    /// Closes the layer: shuffles, pads, names it, and then opens every chunk from the bytes that
+    /// were named and compares it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the number of a chunk that does not open to what was pushed; the
+    /// chunks have to be pushed again.
+    ///
+    /// # Panics
+    /// When nothing was pushed.
+    pub fn close(self) -> Result<Sealed> {
+        assert!(!self.is_empty(), "a layer without chunks is never closed");
+        let (bytes, toc) = self.assemble();
+        let (key, binding, ids_key, ids) = (self.key, self.binding, self.ids_key, self.ids);
+        // Only one copy of the layer may live through what follows.
+        drop(self.bodies);
+        let (id, outboard) = Outboard::of(&bytes);
+        let reader = LayerReader::parse(&bytes, &key, binding.drive, binding.epoch)?;
+        if *reader.toc() != toc {
+            return Err(Error::corrupt("a layer being closed", "its table changed on the way"));
+        }
+        compare(&reader, &bytes, &ids_key, &ids)?;
+        Ok(Sealed { id, bytes: bytes.into(), outboard, key, nonce: binding.nonce, toc })
+    }
+
+    /// Seals the blocks of a chunk behind the others.
+    fn seal_chunk(&mut self, number: u32, plain: &[u8]) -> TocChunk {
+        let packed = self.packer.pack(plain);
+        let method = match packed {
+            Packed::Raw => Method::Raw,
+            Packed::Zstd(..) => Method::Zstd,
+        };
+        let mut chunk = TocChunk {
+            offset: u32::try_from(self.bodies.len()).expect("a layer has 16 MiB"),
+            plain_len: u32::try_from(plain.len()).expect("a chunk has 4 MiB"),
+            method,
+            block_log: method.block_log(),
+            blocks: Vec::new(),
+        };
+        let key = chunk_key(&self.key, number);
+        let aad = self.binding.chunk_aad(number, &chunk);
+        let last = chunk.block_count() - 1;
+        let mut seal = |block: u32, piece: &[u8]| {
+            let nonce = block_nonce(block, block == last);
+            seal::seal_into(&key, &nonce, &aad, piece, &mut self.bodies);
+        };
+        match packed {
+            Packed::Raw => {
+                let blocks = plain.chunks(1 << chunk.block_log);
+                (0..).zip(blocks).for_each(|(number, piece)| seal(number, piece));
+            }
+            Packed::Zstd(mut packed, lengths) => {
+                for (number, &len) in (0..).zip(lengths) {
+                    let (piece, rest) = packed.split_at(len as usize);
+                    packed = rest;
+                    seal(number, piece);
+                    chunk.blocks.push(len + seal::TAG_BYTES as u32);
+                }
+            }
+        }
+        chunk
+    }
+
+    /// Lays the chunks out in a random order, with header, table and padding around them.
+    fn assemble(&self) -> (Vec<u8>, Toc) {
+        let mut toc = Toc { chunks: self.chunks.clone() };
+        let mut bytes = Vec::with_capacity(padme(self.len()) as usize);
+        bytes.resize(HEADER_BYTES, 0);
+        for number in self.shuffled() {
+            let chunk = &mut toc.chunks[number];
+            let start = chunk.offset as usize;
+            chunk.offset = u32::try_from(bytes.len()).expect("a layer has 16 MiB");
+            bytes.extend_from_slice(&self.bodies[start..start + chunk.sealed_len() as usize]);
+        }
+        let at = u32::try_from(bytes.len()).expect("a layer has 16 MiB");
+        bytes.extend_from_slice(&header::seal_toc(&self.key, &self.binding, &toc));
+        let end = bytes.len();
+        let place = at..u32::try_from(end).expect("a layer has 16 MiB");
+        let header = header::write(&self.key, &self.binding, &place);
+        bytes[..HEADER_BYTES].copy_from_slice(&header);
+        bytes.resize(padme(end as u64) as usize, 0);
+        padding(&self.key, &mut bytes[end..]);
+        assert!(bytes.len() <= LAYER_BYTES_MAX, "what fits was counted from above");
+        (bytes, toc)
+    }
+
+    fn shuffled(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.chunks.len()).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, self.env.random_below(i as u64 + 1) as usize);
+        }
+        order
+    }
+}
+
+impl std::fmt::Debug for LayerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LayerBuilder({} chunks, {} bytes)", self.chunks.len(), self.len())
+    }
+}
+
+/// Opens every chunk and compares it with what was pushed.
+fn compare(reader: &LayerReader, bytes: &[u8], ids_key: &Key, ids: &[ChunkId]) -> Result<()> {
+    let mut plain = Vec::new();
+    for (number, id) in (0..).zip(ids) {
+        let span = reader.span(number)?;
+        let sealed = &bytes[span.start as usize..span.end as usize];
+        reader.open_into(number, 0..reader.plain_len(number)?, sealed, &mut plain)?;
+        if ChunkId::of(ids_key, &plain) != *id {
+            let what = format!("chunk {number} of a layer being closed");
+            return Err(Error::corrupt(what, "it does not open to what was pushed"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! Publishing: from what changed here to signed commits in this device's log.
+//!
+//! A commit is a cut: everything that changed, as of one moment, except what still waits for its
+//! bytes. Must: a commit names only layers that at least one remote holds whole; it is durable here
+//! before it leaves, so that a number is never used twice.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::entry::{Entry, Head, Header, LogId};
+use rdrivefs_remote::env::Env;
+use rdrivefs_remote::identity::{DriveId, SecretKey};
+
+use crate::error::Result;
+use crate::id::{DeviceNumber, Ino};
+use crate::index::Index;
+use crate::index::layers::LayerNumber;
+use crate::index::nodes::Pending;
+use crate::keys::Epoch;
+use crate::record::{
+    Commit, Content, EXTENTS_MAX, Extent, Kind, Record, Source as Place, Stamp, lamport_after,
+};
+use crate::tree::extents::Source;
+use crate::tree::node::{Field, Row};
+use crate::tree::{Draft, LinkDraft, NodeDraft, Publishing, Tree};
+
+/// Records in one commit: what a reader holds in memory, and far below what an entry takes.
+const RECORDS_MAX: usize = 16_384;
+
+/// Extents in one commit, each some twelve bytes.
+const EXTENTS_SUM_MAX: usize = 128 << 10;
+
+/// Layers named in one commit, each with its table of contents.
+const LAYER_BYTES_MAX: usize = 2 << 20;
+
+/// The name under which the index keeps the largest Lamport time seen.
+pub(crate) const LAMPORT: &str = "lamport";
+
+/// Who publishes.
+pub struct Author {
+    /// The drive.
+    pub drive: DriveId,
+    /// The log written into.
+    pub log: LogId,
+    /// What signs.
+    pub secret: SecretKey,
+    /// The number of this device.
+    pub device: DeviceNumber,
+    /// What seals.
+    pub epoch: Epoch,
+}
+
+/// Makes commits.
+pub struct Publisher {
+    env: Env,
+    author: Author,
+    index: Arc<Index>,
+    tree: Arc<Tree>,
+}
+
+/// A commit in the making.
+struct Batch {
+    stamp: Stamp,
+    records: Vec<Record>,
+    told: Vec<(Pending, Option<crate::id::VersionId>, bool)>,
+    gone: Vec<Pending>,
+    layers: Vec<LayerNumber>,
+    extents: usize,
+    /// Blob ids of layers that some remote holds, or none.
+    held: HashMap<LayerNumber, Option<BlobId>>,
+    /// Files that wait for their bytes: nothing about them is told but what stands already.
+    waiting: HashSet<Ino>,
+    /// Files and links that this commit tells of.
+    names: HashSet<Pending>,
+    last: Option<Pending>,
+    full: bool,
+}
+
+impl Publisher {
+    /// A publisher over these parts.
+    pub fn new(env: Env, author: Author, index: Arc<Index>, tree: Arc<Tree>) -> Self {
+        Self { env, author, index, tree }
+    }
+
+    /// Makes as many commits as it takes to tell all that can be told; returns how many.
+    ///
+    /// # Errors
+    /// Of the index; what was not told stays to be told.
+    pub fn publish(&self) -> Result<u64> {
+        let mut commits = 0;
+        let mut after = None;
+        while self.index.pending_count()? > 0 || !self.index.layers_unpublished(1)?.is_empty() {
+            let publishing = self.tree.publishing()?;
+            let batch = self.gather(&publishing, after)?;
+            let (last, full) = (batch.last, batch.full);
+            if batch.records.is_empty() {
+                batch.gone.iter().try_for_each(|gone| publishing.drop_pending(*gone))?;
+            } else {
+                self.sign(&publishing, batch)?;
+                publishing.finish()?;
+                commits += 1;
+            }
+            if !full {
+                break;
+            }
+            after = last;
+        }
+        Ok(commits)
+    }
+
+    fn gather(&self, publishing: &Publishing<'_>, after: Option<Pending>) -> Result<Batch> {
+        let lamport = lamport_after(self.index.number(LAMPORT)?.map(i64::cast_unsigned));
+        let mut batch = Batch::new(Stamp { lamport, device: self.author.device });
+        self.name_layers(&mut batch)?;
+        batch.last = after;
+        let drafts = publishing.drafts(after, RECORDS_MAX)?;
+        batch.full = drafts.len() == RECORDS_MAX;
+        for (pending, draft) in drafts {
+            if batch.records.len() >= RECORDS_MAX || batch.extents >= EXTENTS_SUM_MAX {
+                batch.full = true;
+                break;
+            }
+            match draft {
+                None => batch.gone.push(pending),
+                Some(draft) => self.tell(publishing, &mut batch, pending, draft)?,
+            }
+            batch.last = Some(pending);
+        }
+        Ok(batch)
+    }
+
+    /// Layers no commit has named yet and some remote holds.
+    fn name_layers(&self, batch: &mut Batch) -> Result<()> {
+        let mut bytes = 0;
+        for number in self.index.layers_unpublished(RECORDS_MAX)? {
+            if self.held(batch, number)?.is_none() {
+                continue;
+            }
+            let row = self.index.layer(number)?;
+            bytes += row.secret.toc.len();
+            if bytes > LAYER_BYTES_MAX && !batch.layers.is_empty() {
+                batch.full = true;
+                break;
+            }
+            batch.records.push(row.record());
+            batch.layers.push(number);
+        }
+        Ok(())
+    }
+
+    fn tell(
+        &self,
+        publishing: &Publishing<'_>,
+        batch: &mut Batch,
+        pending: Pending,
+        draft: Draft,
+    ) -> Result<()> {
+        match draft {
+            Draft::Node(draft) => self.tell_node(publishing, batch, &draft)?,
+            Draft::Xattr(draft) => {
+                let file = draft.ino.file();
+                batch.records.push(Record::Xattr { file, name: draft.name, value: draft.value });
+                batch.told.push((pending, None, false));
+            }
+            Draft::Link(draft) => self.tell_link(publishing, batch, pending, draft)?,
+            Draft::Tomb(draft) => {
+                let follows = draft.by.map(|by| Pending::Link(by.0));
+                if let Some(follows) = follows.filter(|by| !batch.names.contains(by)) {
+                    if publishing.is_pending(follows)? {
+                        return Ok(());
+                    }
+                }
+                let (link, saw, heads) = (draft.link, draft.saw, draft.heads);
+                batch.records.push(Record::Unlink { link, saw, heads });
+                batch.told.push((pending, None, false));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_node(
+        &self,
+        publishing: &Publishing<'_>,
+        batch: &mut Batch,
+        draft: &NodeDraft,
+    ) -> Result<()> {
+        let (row, file) = (&draft.row, draft.ino.file());
+        let changes_content = row.is_changed(Field::Content) && row.kind == Kind::File;
+        let content = match changes_content {
+            true => self.content(batch, row)?,
+            false => None,
+        };
+        let withheld = changes_content && content.is_none();
+        if withheld {
+            batch.waiting.insert(draft.ino);
+            if row.is_changed(Field::File) {
+                return Ok(());
+            }
+        }
+        if row.is_changed(Field::File) {
+            let (kind, rdev, target) = (row.kind, row.rdev, row.target.clone());
+            batch.records.push(Record::File { file, kind, rdev, target, born: row.crtime });
+        }
+        let set = |field, value: u32| row.is_changed(field).then_some(value);
+        let mode = set(Field::Mode, row.mode);
+        let (uid, gid) = (set(Field::Uid, row.uid), set(Field::Gid, row.gid));
+        let mtime = row.is_changed(Field::Mtime).then_some(row.mtime);
+        if mode.is_some() || uid.is_some() || gid.is_some() || mtime.is_some() {
+            let (atime, ctime, crtime) = (None, None, None);
+            batch.records.push(Record::Attr { file, mode, uid, gid, mtime, atime, ctime, crtime });
+        }
+        let version = content.map(|content| {
+            let (id, bases) = (publishing.draw_version(), row.heads());
+            let (size, mtime) = (row.size, row.mtime);
+            batch.records.push(Record::Version { file, id, bases, size, mtime, content });
+            id
+        });
+        batch.names.insert(Pending::Node(draft.ino));
+        batch.told.push((Pending::Node(draft.ino), version, withheld));
+        Ok(())
+    }
+
+    /// A link is told only with, or after, the file it leads to: a name never leads to nothing.
+    fn tell_link(
+        &self,
+        publishing: &Publishing<'_>,
+        batch: &mut Batch,
+        pending: Pending,
+        draft: LinkDraft,
+    ) -> Result<()> {
+        let row = publishing.row(draft.child)?;
+        let told_now = batch.names.contains(&Pending::Node(draft.child));
+        let unknown = row.is_changed(Field::File) && !told_now;
+        if unknown || batch.waiting.contains(&draft.child) && row.heads.is_empty() {
+            return Ok(());
+        }
+        let LinkDraft { link, parent, name, child } = draft;
+        batch.records.push(Record::Link { link, parent, name, file: child.file() });
+        batch.names.insert(pending);
+        batch.told.push((pending, None, false));
+        Ok(())
+    }
+
+    /// The content of a file as others can have it; none when bytes are not there yet.
+    fn content(&self, batch: &mut Batch, row: &Row) -> Result<Option<Content>> {
+        if row.extents.staged() > 0 {
+            return Ok(None);
+        }
+        if row.extents.count() > EXTENTS_MAX {
+            tracing::warn!("a file in more than {EXTENTS_MAX} pieces is not published");
+            return Ok(None);
+        }
+        if let Some(bytes) = inline(row) {
+            return Ok(Some(Content::Inline(bytes)));
+        }
+        let mut extents = Vec::with_capacity(row.extents.count());
+        let mut at = 0;
+        let hole = |len| Extent { len, source: Place::Hole };
+        for (start, extent) in row.extents.iter() {
+            if start > at {
+                extents.push(hole(start - at));
+            }
+            let Source::Chunk { layer, number, skip } = &extent.source else { return Ok(None) };
+            let Some(layer) = self.held(batch, LayerNumber(*layer))? else { return Ok(None) };
+            let source = Place::Chunk { layer, number: *number, skip: *skip };
+            extents.push(Extent { len: extent.len, source });
+            at = start + extent.len;
+        }
+        if row.size > at {
+            extents.push(hole(row.size - at));
+        }
+        batch.extents += extents.len();
+        Ok(Some(Content::Extents(extents)))
+    }
+
+    fn held(&self, batch: &mut Batch, layer: LayerNumber) -> Result<Option<BlobId>> {
+        if let Some(known) = batch.held.get(&layer) {
+            return Ok(*known);
+        }
+        let held = match self.index.holders(layer)?.is_empty() {
+            true => None,
+            false => Some(self.index.layer(layer)?.id),
+        };
+        batch.held.insert(layer, held);
+        Ok(held)
+    }
+
+    fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<()> {
+        let author = &self.author;
+        let mut heads: BTreeMap<LogId, Head> = BTreeMap::new();
+        for head in self.index.heads_applied()? {
+            if head.log != author.log {
+                heads.insert(head.log, head);
+            }
+        }
+        let commit = Commit {
+            seen: heads.into_values().collect(),
+            lamport: batch.stamp.lamport,
+            wall_ms: self.env.wall_ms(),
+            records: batch.records,
+        };
+        let head = self.index.head(&author.log)?.unwrap_or(Head::empty(author.log));
+        let header = Header::after(author.drive, &head, author.epoch.id().0);
+        let body = commit.seal(&author.epoch, &header, &self.env)?;
+        let entry = Entry::sign(&author.secret, header, body.into())?;
+        self.index.add_entry(&entry.head(), true, &entry.encode())?;
+        self.index.set_lamport(&author.log, entry.head().number, batch.stamp.lamport)?;
+        self.index.set_number(LAMPORT, batch.stamp.lamport.cast_signed())?;
+        for layer in batch.layers {
+            self.index.set_layer_published(layer)?;
+        }
+        for (pending, version, withheld) in batch.told {
+            publishing.told(pending, batch.stamp, version, withheld)?;
+        }
+        batch.gone.into_iter().try_for_each(|gone| publishing.drop_pending(gone))
+    }
+}
+
+impl Batch {
+    fn new(stamp: Stamp) -> Self {
+        Self {
+            stamp,
+            records: Vec::new(),
+            told: Vec::new(),
+            gone: Vec::new(),
+            layers: Vec::new(),
+            extents: 0,
+            held: HashMap::new(),
+            waiting: HashSet::new(),
+            names: HashSet::new(),
+            last: None,
+            full: false,
+        }
+    }
+}
+
+/// The whole content, if it lies in the row.
+fn inline(row: &Row) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(row.size).ok()?.min(crate::record::INLINE_BYTES_MAX)];
+    if bytes.len() as u64 != row.size {
+        return None;
+    }
+    for (at, extent) in row.extents.iter() {
+        let Source::Bytes(part) = &extent.source else { return None };
+        bytes[at as usize..at as usize + part.len()].copy_from_slice(part);
+    }
+    Some(bytes)
+}

@@ -1,0 +1,132 @@
+//! Pushing: sealed layers from the cache to the remotes that should hold them.
+//!
+//! Must: a layer counts as held only after the remote acknowledged it as durable. A push can stop
+//! anywhere and is taken up again from the index; what a remote turns out to have is not sent twice.
+
+use std::sync::Arc;
+
+use rdrivefs_remote::env::Env;
+use rdrivefs_remote::store::{Body, Store as _};
+use tokio::task::JoinSet;
+
+use crate::cache::{Cache, LayerRef};
+use crate::error::{Error, Result};
+use crate::index::Index;
+use crate::index::layers::LayerNumber;
+use crate::progress::Progress;
+use crate::report::Phase;
+use crate::remotes::{Remote, Remotes};
+
+/// Layers looked at in one step.
+const STEP_LAYERS: usize = 64;
+
+/// Bytes of layers in memory on their way at once: two full layers keep a link busy.
+const FLIGHT_BYTES_MAX: u64 = 34 << 20;
+
+/// Small layers on their way at once, each waiting for the remote's disk.
+const FLIGHT_LAYERS_MAX: usize = 16;
+
+/// What a push moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// Bytes of layers sent.
+    pub bytes: u64,
+    /// Layers sent.
+    pub layers: u64,
+}
+
+/// Sends layers to remotes.
+pub struct Pusher {
+    env: Env,
+    index: Arc<Index>,
+    cache: Arc<Cache>,
+    remotes: Arc<Remotes>,
+}
+
+type Candidate = (LayerNumber, LayerRef);
+
+impl Pusher {
+    /// A pusher over these parts.
+    pub fn new(env: Env, index: Arc<Index>, cache: Arc<Cache>, remotes: Arc<Remotes>) -> Self {
+        Self { env, index, cache, remotes }
+    }
+
+    /// Sends `remote` every layer it does not hold and this device has.
+    ///
+    /// # Errors
+    /// Of the link, the cache or the index; what was acknowledged before stays so.
+    pub async fn push(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Pushed> {
+        let mut pushed = Pushed::default();
+        let mut after = LayerNumber(0);
+        loop {
+            let step = self.index.layers_to_push(remote.number, after, STEP_LAYERS)?;
+            let Some(last) = step.last() else { return Ok(pushed) };
+            after = last.0;
+            let step = step.into_iter().map(|(n, id, len)| (n, LayerRef { id, len })).collect();
+            let missing = self.settle_held(remote, step).await?;
+            self.send(remote, missing, &mut pushed, progress).await?;
+        }
+    }
+
+    /// Notes what the remote has already; returns the rest.
+    async fn settle_held(&self, remote: &Remote, step: Vec<Candidate>) -> Result<Vec<Candidate>> {
+        let ids: Vec<_> = step.iter().map(|(_, layer)| layer.id).collect();
+        let held = self.remotes.noted(remote, remote.link.has(&ids).await)?;
+        let mut missing = Vec::new();
+        for ((number, layer), held) in step.into_iter().zip(held) {
+            if held == Some(layer.len) {
+                self.index.set_held(remote.number, number, self.env.wall_ms())?;
+            } else {
+                missing.push((number, layer));
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn send(
+        &self,
+        remote: &Arc<Remote>,
+        layers: Vec<Candidate>,
+        pushed: &mut Pushed,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut flight = JoinSet::new();
+        let mut flight_bytes = 0;
+        for (number, layer) in layers {
+            while flight.len() >= FLIGHT_LAYERS_MAX
+                || (flight_bytes + layer.len > FLIGHT_BYTES_MAX && !flight.is_empty())
+            {
+                flight_bytes -= self.landed(remote, &mut flight, pushed, progress).await?;
+            }
+            progress.check()?;
+            let Some(bytes) = self.cache.whole(&layer)? else { continue };
+            let link = remote.link.clone();
+            flight_bytes += layer.len;
+            flight.spawn(async move {
+                (number, layer, link.put(layer.id, Body::bytes(bytes)).await)
+            });
+        }
+        while !flight.is_empty() {
+            self.landed(remote, &mut flight, pushed, progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn landed(
+        &self,
+        remote: &Remote,
+        flight: &mut JoinSet<(LayerNumber, LayerRef, rdrivefs_remote::Result<()>)>,
+        pushed: &mut Pushed,
+        progress: &Progress,
+    ) -> Result<u64> {
+        let landed = flight.join_next().await.expect("something is on its way");
+        let (number, layer, result) =
+            landed.map_err(|e| Error::NoRemote(format!("the push was broken off: {e}")))?;
+        self.remotes.noted(remote, result)?;
+        self.index.set_held(remote.number, number, self.env.wall_ms())?;
+        pushed.bytes += layer.len;
+        pushed.layers += 1;
+        progress.advance(Phase::Push, layer.len, 1);
+        Ok(layer.len)
+    }
+}

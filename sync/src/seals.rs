@@ -1,0 +1,278 @@
+//! Sealing: from the journal's plain promises to closed layers.
+//!
+//! The changed stretches of a file are cut, looked up in the drive's dedup table, and what is new
+//! is pushed into the open layer, which seals, opens and compares. A file's content counts as
+//! sealed when every layer it lies in is closed.
+//!
+//! Must: a layer is durable in the cache, then in the index, and only then do files refer to it
+//! and journal segments go. A crash in between leaves a layer nobody refers to, never a reference
+//! to nothing.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdrivefs_remote::env::Env;
+use rdrivefs_remote::identity::DriveId;
+use rdrivefs_remote::member::EpochId;
+
+use crate::cache::Cache;
+use crate::chunk::{self, ChunkId, Cutter};
+use crate::error::Result;
+use crate::index::Index;
+use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
+use crate::keys::Epoch;
+use crate::layer::LayerBuilder;
+use crate::progress::Progress;
+use crate::report::Phase;
+use crate::seal::Key;
+use crate::tree::{NewContent, SealJob, Tree};
+
+/// A run of changed bytes shorter than this inside a file becomes one small chunk of its own.
+const RUN_BYTES_CUT: u64 = chunk::MIN_BYTES as u64;
+
+/// Bytes of a run in memory at once: two of the longest chunks, so that little is moved twice.
+const WINDOW_BYTES: u64 = 2 * chunk::MAX_BYTES as u64;
+
+/// What a sealing round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SealedSum {
+    /// Files sealed.
+    pub files: u64,
+    /// Plain bytes looked at.
+    pub bytes: u64,
+    /// Of these, bytes the drive had already.
+    pub known_bytes: u64,
+    /// Layers closed.
+    pub layers: u64,
+}
+
+/// Seals files into layers. Lock: `open` is held for a whole round, so there is one sealer.
+pub struct Sealer {
+    env: Env,
+    drive: DriveId,
+    epoch: EpochId,
+    /// What names chunks within the drive.
+    dedup: Key,
+    cutter: Cutter,
+    index: Arc<Index>,
+    cache: Arc<Cache>,
+    tree: Arc<Tree>,
+    open: Mutex<Assembly>,
+}
+
+/// The open layer and what waits for it.
+#[derive(Default)]
+struct Assembly {
+    builder: Option<LayerBuilder>,
+    ids: Vec<ChunkId>,
+    numbers: HashMap<ChunkId, u32>,
+    /// Files sealed but for the closing of the open layer.
+    waiting: Vec<(SealJob, Vec<Piece>)>,
+    sum: SealedSum,
+}
+
+/// A stretch of a file and the chunk that holds it.
+struct Piece {
+    range: Range<u64>,
+    place: Place,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Open(u32),
+    Closed(ChunkPlace),
+}
+
+impl Sealer {
+    /// A sealer over these parts, in this epoch, with the drive's key for cutting.
+    pub fn new(
+        env: Env,
+        epoch: &Epoch,
+        chunker: &Key,
+        index: Arc<Index>,
+        cache: Arc<Cache>,
+        tree: Arc<Tree>,
+    ) -> Self {
+        Self {
+            env,
+            drive: epoch.drive(),
+            epoch: epoch.id(),
+            dedup: epoch.dedup_key(),
+            cutter: Cutter::new(chunker),
+            index,
+            cache,
+            tree,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Seals every file that is ripe, or with `all` every file with unsealed content, and closes
+    /// the open layer at the end.
+    ///
+    /// # Errors
+    /// Of the journal, the cache or the index; what was not finished stays in the journal.
+    pub fn round(&self, all: bool, progress: &Progress) -> Result<SealedSum> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.sum = SealedSum::default();
+        let result = self.seal_ripe(&mut open, all, progress);
+        let closed = self.close(&mut open);
+        result.and(closed)?;
+        Ok(open.sum)
+    }
+
+    fn seal_ripe(&self, open: &mut Assembly, all: bool, progress: &Progress) -> Result<()> {
+        let ripe = self.tree.ripe(self.env.instant(), all, usize::MAX);
+        progress.expect(Phase::Seal, 0, ripe.len() as u64);
+        for ino in ripe {
+            progress.check()?;
+            let Some(mut job) = self.tree.sealable(ino)? else { continue };
+            job.streaming &= !all;
+            let bytes = job.bytes();
+            self.seal_file(job, open)?;
+            self.close_if_full(open, &mut [])?;
+            progress.advance(Phase::Seal, bytes, 1);
+        }
+        Ok(())
+    }
+
+    fn seal_file(&self, job: SealJob, open: &mut Assembly) -> Result<()> {
+        open.sum.files += 1;
+        if job.fits_inline() {
+            let bytes = self.tree.read_sealing(&job, 0..job.size)?;
+            self.tree.seal_done(&job, NewContent::Inline(bytes));
+            return Ok(());
+        }
+        let mut pieces = Vec::new();
+        for run in job.runs.clone() {
+            self.seal_run(&job, run, open, &mut pieces)?;
+        }
+        open.waiting.push((job, pieces));
+        if open.builder.as_ref().is_none_or(LayerBuilder::is_empty) {
+            self.finish_waiting(open, None)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a run through a window and cuts as it goes.
+    fn seal_run(
+        &self,
+        job: &SealJob,
+        run: Range<u64>,
+        open: &mut Assembly,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<()> {
+        let mut window = Vec::new();
+        let mut skip = 0;
+        let mut at = run.start;
+        while at < run.end {
+            let read = at + (window.len() - skip) as u64;
+            if window.len() - skip < chunk::MAX_BYTES && read < run.end {
+                window.drain(..skip);
+                skip = 0;
+                let end = (at + WINDOW_BYTES).min(run.end);
+                window.extend_from_slice(&self.tree.read_sealing(job, read..end)?);
+            }
+            let rest = &window[skip..];
+            let last = at + rest.len() as u64 == run.end;
+            let tail = last && job.streaming && run.end == job.size;
+            let Some(len) = self.next_cut(rest, last && !tail) else { break };
+            if !open.fits(len) {
+                self.close_early(open, pieces)?;
+            }
+            let place = self.place(&rest[..len], open)?;
+            pieces.push(Piece { range: at..at + len as u64, place });
+            skip += len;
+            at += len as u64;
+            self.close_if_full(open, pieces)?;
+        }
+        Ok(())
+    }
+
+    /// The length of the first chunk of `rest`; none when that depends on what is to come.
+    fn next_cut(&self, rest: &[u8], last: bool) -> Option<usize> {
+        if last && (rest.len() as u64) < RUN_BYTES_CUT {
+            return Some(rest.len());
+        }
+        self.cutter.cut(rest, last)
+    }
+
+    /// The chunk with these bytes: one the drive has, or a new one in the open layer.
+    fn place(&self, plain: &[u8], open: &mut Assembly) -> Result<Place> {
+        let id = ChunkId::of(&self.dedup, plain);
+        open.sum.bytes += plain.len() as u64;
+        if let Some(number) = open.numbers.get(&id) {
+            open.sum.known_bytes += plain.len() as u64;
+            return Ok(Place::Open(*number));
+        }
+        if let Some(place) = self.index.chunk(&id)? {
+            open.sum.known_bytes += plain.len() as u64;
+            return Ok(Place::Closed(place));
+        }
+        let new = || LayerBuilder::new(self.drive.0, self.epoch.0, &self.dedup, &self.env);
+        let number = open.builder.get_or_insert_with(new).push(id, plain);
+        open.ids.push(id);
+        open.numbers.insert(id, number);
+        Ok(Place::Open(number))
+    }
+
+    fn close_if_full(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
+        match open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
+            true => self.close_early(open, pieces),
+            false => Ok(()),
+        }
+    }
+
+    /// Closes the open layer in the middle of a file, whose pieces so far lie in it.
+    fn close_early(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
+        let layer = self.close(open)?;
+        for piece in pieces {
+            piece.place = Place::Closed(piece.place.closed(layer));
+        }
+        Ok(())
+    }
+
+    /// Closes the open layer: the cache, then the index, then the files that waited for it.
+    fn close(&self, open: &mut Assembly) -> Result<Option<LayerNumber>> {
+        let Some(builder) = open.builder.take().filter(|b| !b.is_empty()) else {
+            return Ok(None);
+        };
+        let ids = std::mem::take(&mut open.ids);
+        open.numbers.clear();
+        let sealed = builder.close()?;
+        self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard)?;
+        let secret = LayerSecret::of(&sealed, self.epoch.0);
+        let layer =
+            self.index.add_layer(sealed.id, sealed.bytes.len() as u64, &secret, &ids, false)?;
+        open.sum.layers += 1;
+        self.finish_waiting(open, Some(layer))?;
+        Ok(Some(layer))
+    }
+
+    fn finish_waiting(&self, open: &mut Assembly, layer: Option<LayerNumber>) -> Result<()> {
+        for (job, pieces) in std::mem::take(&mut open.waiting) {
+            let chunks = pieces.into_iter().map(|piece| (piece.range, piece.place.closed(layer)));
+            self.tree.seal_done(&job, NewContent::Chunks(chunks.collect()));
+        }
+        Ok(())
+    }
+}
+
+impl Assembly {
+    /// Whether a chunk of this length has room in the open layer.
+    fn fits(&self, len: usize) -> bool {
+        self.builder.as_ref().is_none_or(|builder| builder.fits(len))
+    }
+}
+
+impl Place {
+    fn closed(self, layer: Option<LayerNumber>) -> ChunkPlace {
+        match self {
+            Self::Closed(place) => place,
+            Self::Open(number) => {
+                let layer = layer.expect("a chunk in the open layer means there is one to close");
+                ChunkPlace { layer, number }
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Applying a change: the same way when it is made and when it is replayed.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::id::{Ino, LinkId};
+use crate::index::entries::EntryRow;
+use crate::index::nodes::{Marked, Pending};
+use crate::journal::{Place, Position};
+use crate::record::{Kind, Stamp, TimeNs};
+use crate::tree::acl;
+use crate::tree::core::{Tree, lock};
+use crate::tree::extents::Source;
+use crate::tree::node::{Field, Node, Row, State};
+use crate::tree::tomb::TombRow;
+use crate::tree::op::{Attrs, Made, Op, Record, WRITE_HEADER_BYTES, Write};
+
+impl Tree {
+    /// Applies a record of the journal that the index does not have yet.
+    pub(super) fn replay(&self, position: Position, place: Place, record: &[u8]) -> Result<()> {
+        match Record::decode(record)? {
+            Record::Op(op) => self.apply(&op, position),
+            Record::Write(write) => {
+                let node = self.node(Ino(write.ino))?;
+                let mut state = node.write();
+                self.wrote(&node, &mut state, &write, position, place);
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a change; the caller holds the names.
+    pub(super) fn apply(&self, op: &Op, at: Position) -> Result<()> {
+        match op {
+            Op::Make(made) => self.made(made, at),
+            Op::Link { ino, link, parent, name, now } => {
+                let node = self.node(Ino(*ino))?;
+                self.put_entry(*link, Ino(*parent), name, Ino(*ino))?;
+                self.change(&node, at, *now, |row| row.linked(*link));
+                self.index.mark(Marked::Orphan, Ino(*ino), false)?;
+                self.touch_directory(Ino(*parent), at, *now, 0)
+            }
+            Op::Unlink { link, now } => self.unlinked(LinkId(*link), None, at, *now),
+            Op::Move { link, parent, name, replaced, now } => {
+                if let Some(replaced) = replaced {
+                    self.unlinked(LinkId(*replaced), Some(*link), at, *now)?;
+                }
+                self.moved(LinkId(*link), Ino(*parent), name, at, *now)
+            }
+            Op::Exchange { one, other, now } => self.exchanged(*one, *other, at, *now),
+            Op::Attr(attrs) => {
+                let node = self.node(Ino(attrs.ino))?;
+                let mut state = node.write();
+                self.attrs_set(&node, &mut state, attrs, at);
+                Ok(())
+            }
+            Op::Xattr { ino, name, value, now } => {
+                self.xattr_set(Ino(*ino), name, value.as_deref(), at, *now)
+            }
+            Op::Staged { ino, offset, places, now } => {
+                let node = self.node(Ino(*ino))?;
+                let mut state = node.write();
+                self.staged_write(&node, &mut state, *offset, places, *now, at);
+                Ok(())
+            }
+            Op::Cut { ino, start, end, size, now } => {
+                let node = self.node(Ino(*ino))?;
+                let mut state = node.write();
+                self.cut_made(&node, &mut state, (*start, *end), *size, *now, at);
+                Ok(())
+            }
+            Op::Purge { ino } => self.purged(Ino(*ino)),
+            Op::Pin { ino, pinned } => {
+                let node = self.node(Ino(*ino))?;
+                let mut state = node.write();
+                state.row.pinned = *pinned;
+                self.dirtied(&node, &mut state);
+                Ok(())
+            }
+        }
+    }
+
+    fn made(&self, made: &Made, at: Position) -> Result<()> {
+        let ino = Ino(made.ino);
+        self.drawn(made.ino);
+        self.drawn(made.link);
+        let mut row = Row::new(made.kind, made.mode, made.uid, made.gid, made.now);
+        row.rdev = made.rdev;
+        row.target.clone_from(&made.target);
+        row.parent = if made.kind == Kind::Directory { made.parent } else { 0 };
+        for field in [Field::File, Field::Mode, Field::Uid, Field::Gid, Field::Mtime] {
+            row.touch(field);
+        }
+        row.linked(made.link);
+        let node = Arc::new(Node::new(ino, row, false, self.env.instant()));
+        lock(&self.nodes).insert(ino, node.clone());
+        let mut state = node.write();
+        state.position = at;
+        self.dirtied(&node, &mut state);
+        drop(state);
+        self.index.set_pending(Pending::Node(ino), true)?;
+        for (name, value) in [(acl::ACCESS, &made.access), (acl::DEFAULT, &made.default)] {
+            if let Some(value) = value {
+                self.put_xattr(ino, name, Some(value))?;
+            }
+        }
+        self.put_entry(made.link, Ino(made.parent), &made.name, ino)?;
+        let subdirectories = i64::from(made.kind == Kind::Directory);
+        self.touch_directory(Ino(made.parent), at, made.now, subdirectories)
+    }
+
+    fn put_entry(&self, link: u64, parent: Ino, name: &[u8], child: Ino) -> Result<()> {
+        self.drawn(link);
+        let stamp = Stamp { lamport: 0, device: self.device };
+        let entry = EntryRow { link: LinkId(link), parent, name: name.to_vec(), child, stamp };
+        self.index.set_entry(&entry)?;
+        self.index.set_pending(Pending::Link(link), true)
+    }
+
+    /// Removes a name, which another may take; the last one makes an orphan.
+    fn unlinked(&self, link: LinkId, by: Option<u64>, at: Position, now: TimeNs) -> Result<()> {
+        let entry = self.entry_of(link)?;
+        self.index.remove_entry(link)?;
+        self.bury(&entry, by)?;
+        let node = self.node(entry.child)?;
+        let directory = node.read().row.kind == Kind::Directory;
+        self.change(&node, at, now, |row| row.unlinked(link.0));
+        if node.read().row.nlink == 0 {
+            self.index.mark(Marked::Orphan, entry.child, true)?;
+        }
+        self.touch_directory(entry.parent, at, now, -i64::from(directory))
+    }
+
+    /// Leaves a tombstone where another device may know the link.
+    fn bury(&self, entry: &EntryRow, by: Option<u64>) -> Result<()> {
+        self.index.set_pending(Pending::Link(entry.link.0), false)?;
+        if entry.stamp.lamport == 0 {
+            return Ok(());
+        }
+        let heads = self.node(entry.child)?.read().row.heads.clone();
+        let tomb = TombRow { saw: entry.stamp, heads, by };
+        self.index.set_tomb(entry.link.0, &tomb.encode())?;
+        self.index.set_pending(Pending::Tomb(entry.link.0), true)
+    }
+
+    fn moved(
+        &self,
+        link: LinkId,
+        parent: Ino,
+        name: &[u8],
+        at: Position,
+        now: TimeNs,
+    ) -> Result<()> {
+        let mut entry = self.entry_of(link)?;
+        let from = std::mem::replace(&mut entry.parent, parent);
+        entry.name = name.to_vec();
+        self.index.remove_entry(link)?;
+        self.index.set_entry(&entry)?;
+        self.index.set_pending(Pending::Link(link.0), true)?;
+        let node = self.node(entry.child)?;
+        let directory = node.read().row.kind == Kind::Directory;
+        self.change(&node, at, now, |row| {
+            if directory {
+                row.parent = parent.0;
+            }
+        });
+        let crossing = i64::from(directory && from != parent);
+        self.touch_directory(from, at, now, -crossing)?;
+        self.touch_directory(parent, at, now, crossing)
+    }
+
+    fn exchanged(&self, one: u64, other: u64, at: Position, now: TimeNs) -> Result<()> {
+        let (a, b) = (self.entry_of(LinkId(one))?, self.entry_of(LinkId(other))?);
+        self.index.remove_entry(a.link)?;
+        self.moved(b.link, a.parent, &a.name, at, now)?;
+        let a_again = EntryRow { parent: b.parent, name: b.name.clone(), ..a.clone() };
+        self.index.set_entry(&a_again)?;
+        self.index.set_pending(Pending::Link(one), true)?;
+        let node = self.node(a.child)?;
+        let directory = node.read().row.kind == Kind::Directory;
+        self.change(&node, at, now, |row| {
+            if directory {
+                row.parent = b.parent.0;
+            }
+        });
+        let crossing = i64::from(directory && a.parent != b.parent);
+        self.touch_directory(a.parent, at, now, -crossing)?;
+        self.touch_directory(b.parent, at, now, crossing)
+    }
+
+    pub(super) fn entry_of(&self, link: LinkId) -> Result<EntryRow> {
+        let entry = self.index.link(link)?;
+        entry.ok_or_else(|| Error::corrupt("the index", format!("{link:?} is not there")))
+    }
+
+    /// Changes a row, and its ctime.
+    pub(super) fn change(
+        &self,
+        node: &Arc<Node>,
+        at: Position,
+        now: TimeNs,
+        change: impl FnOnce(&mut Row),
+    ) {
+        let mut state = node.write();
+        change(&mut state.row);
+        state.row.ctime = now;
+        state.position = state.position.max(at);
+        self.dirtied(node, &mut state);
+    }
+
+    /// A directory's content changed; `subdirectories` came to it.
+    pub(super) fn touch_directory(
+        &self,
+        ino: Ino,
+        at: Position,
+        now: TimeNs,
+        subdirectories: i64,
+    ) -> Result<()> {
+        let node = self.node(ino)?;
+        self.change(&node, at, now, |row| {
+            row.mtime = now;
+            row.nlink = u32::try_from(i64::from(row.nlink) + subdirectories).unwrap_or(2);
+        });
+        Ok(())
+    }
+
+    /// A short write, whose bytes lie in its record at `place`.
+    pub(super) fn wrote(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        write: &Write<'_>,
+        at: Position,
+        place: Place,
+    ) {
+        let source = Source::Staged { place, skip: WRITE_HEADER_BYTES };
+        state.row.extents.put(write.offset, write.data.len() as u64, source);
+        self.content_changed(node, state, write.offset + write.data.len() as u64, write.now, at);
+    }
+
+    /// A long write, whose bytes lie in blocks of their own.
+    pub(super) fn staged_write(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        offset: u64,
+        places: &[Place],
+        now: TimeNs,
+        at: Position,
+    ) {
+        let mut next = offset;
+        for place in places {
+            let source = Source::Staged { place: *place, skip: 0 };
+            state.row.extents.put(next, u64::from(place.len), source);
+            state.segments.insert(place.segment);
+            next += u64::from(place.len);
+        }
+        self.content_changed(node, state, next, now, at);
+    }
+
+    /// A hole, or a new size.
+    pub(super) fn cut_made(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        cut: (u64, u64),
+        size: u64,
+        now: TimeNs,
+        at: Position,
+    ) {
+        state.row.extents.cut(cut.0..cut.1);
+        state.row.size = size;
+        self.content_changed(node, state, size.min(state.row.size), now, at);
+    }
+
+    pub(super) fn attrs_set(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        attrs: &Attrs,
+        at: Position,
+    ) {
+        let row = &mut state.row;
+        let mut set = |field, changed: bool| {
+            if changed {
+                row.touch(field);
+            }
+        };
+        set(Field::Mode, attrs.mode.is_some());
+        set(Field::Uid, attrs.uid.is_some());
+        set(Field::Gid, attrs.gid.is_some());
+        set(Field::Mtime, attrs.mtime.is_some());
+        row.mode = attrs.mode.unwrap_or(row.mode);
+        row.uid = attrs.uid.unwrap_or(row.uid);
+        row.gid = attrs.gid.unwrap_or(row.gid);
+        row.atime = attrs.atime.unwrap_or(row.atime);
+        row.crtime = attrs.crtime.unwrap_or(row.crtime);
+        if let Some(size) = attrs.size {
+            let now = attrs.mtime.or(attrs.ctime).unwrap_or(row.mtime);
+            row.extents.cut(size..u64::MAX);
+            row.size = size;
+            self.content_changed(node, state, size, now, at);
+        }
+        let row = &mut state.row;
+        row.mtime = attrs.mtime.unwrap_or(row.mtime);
+        row.ctime = attrs.ctime.unwrap_or(row.ctime);
+        state.position = state.position.max(at);
+        self.dirtied(node, state);
+    }
+
+    fn content_changed(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        end: u64,
+        now: TimeNs,
+        at: Position,
+    ) {
+        state.row.size = state.row.size.max(end);
+        state.row.mtime = now;
+        state.row.ctime = now;
+        state.row.touch(Field::Content);
+        state.position = state.position.max(at);
+        state.written = self.env.instant();
+        self.restaged(node, state);
+        self.dirtied(node, state);
+    }
+
+    pub(super) fn xattr_set(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<&[u8]>,
+        at: Position,
+        now: TimeNs,
+    ) -> Result<()> {
+        self.put_xattr(ino, name, value)?;
+        let node = self.node(ino)?;
+        self.change(&node, at, now, |_| ());
+        Ok(())
+    }
+
+    fn put_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+        let hash = self.index.xattr_hash(ino, name);
+        let zero = Stamp { lamport: 0, device: self.device };
+        let value = value.map(<[u8]>::to_vec).map(minicbor::bytes::ByteVec::from);
+        let row = minicbor::to_vec((minicbor::bytes::ByteVec::from(name.to_vec()), value, zero));
+        self.index.set_xattr(ino, &hash, Some(&row.expect("memory takes every write")))?;
+        self.index.set_pending(Pending::Xattr(ino, hash), true)
+    }
+
+    pub(super) fn purged(&self, ino: Ino) -> Result<()> {
+        let node = lock(&self.nodes).remove(&ino);
+        if let Some(node) = node {
+            node.write().gone = true;
+        }
+        lock(&self.dirty).remove(&ino);
+        lock(&self.staged).remove(&ino);
+        self.index.remove_node(ino)
+    }
+}

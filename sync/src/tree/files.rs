@@ -1,0 +1,317 @@
+//! Files: attributes, reading, writing, holes.
+
+use std::ops::Range;
+
+use crate::error::{Error, Posix, Result};
+use crate::id::Ino;
+use crate::record::Kind;
+use crate::tree::acl;
+use crate::tree::core::Tree;
+use crate::tree::extents::Source;
+use crate::tree::node::State;
+use crate::tree::op::{Attrs, Op, WRITE_BYTES_MAX, Write};
+use crate::tree::words::{Attr, SeekTo, SetAttr};
+
+/// The largest file: what a signed 64-bit offset reaches.
+const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// `fallocate`: the size stays.
+const KEEP_SIZE: u32 = 1;
+/// `fallocate`: the range becomes a hole.
+const PUNCH_HOLE: u32 = 2;
+/// `fallocate`: the range reads as zeros.
+const ZERO_RANGE: u32 = 16;
+
+/// Bytes copied in one go by [`Tree::copy_range`].
+const COPY_BYTES: u64 = 1 << 20;
+
+const SET_USER: u32 = 0o4000;
+const SET_GROUP: u32 = 0o2000;
+const GROUP_EXECUTES: u32 = 0o010;
+
+impl Tree {
+    /// What `stat` tells.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`].
+    pub fn attr(&self, ino: Ino) -> Result<Attr> {
+        Ok(self.node(ino)?.read().row.attr(ino))
+    }
+
+    /// Changes attributes; a new size cuts or extends.
+    ///
+    /// # Errors
+    /// Those of `chmod`, `chown`, `truncate` and `utimensat`.
+    pub fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr> {
+        let _gate = self.shared();
+        let node = self.node(ino)?;
+        let access = match set.mode {
+            Some(mode) => self.access_acl(ino)?.map(|acl| acl::with_mode(&acl, mode)).transpose()?,
+            None => None,
+        };
+        let mut state = node.write();
+        check_size(&state, set.size)?;
+        let now = self.now();
+        let owner = set.uid.is_some() || set.gid.is_some();
+        let cleared = without_set_ids(&state).filter(|_| owner && set.mode.is_none());
+        let shrinks = set.size.is_some_and(|size| size <= state.row.size);
+        let attrs = Attrs {
+            ino: ino.0,
+            mode: set.mode.map(|mode| mode & 0o7777).or(cleared),
+            uid: set.uid,
+            gid: set.gid,
+            size: set.size,
+            atime: set.atime,
+            mtime: set.mtime.or(set.size.map(|_| now)),
+            ctime: Some(set.ctime.unwrap_or(now)),
+            crtime: set.crtime,
+        };
+        let record = Op::Attr(Box::new(attrs.clone())).encode();
+        let at = match shrinks {
+            true => self.append_reserved(&record)?,
+            false => self.append(&record)?.position,
+        };
+        self.attrs_set(&node, &mut state, &attrs, at);
+        let attr = state.row.attr(ino);
+        drop(state);
+        if let Some(access) = access {
+            self.record_xattr(ino, acl::ACCESS, Some(access), now)?;
+        }
+        Ok(attr)
+    }
+
+    /// The kernel opened the file.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`].
+    pub fn open(&self, ino: Ino) -> Result<()> {
+        self.node(ino)?.write().opens += 1;
+        Ok(())
+    }
+
+    /// The kernel closed the file: it may be sealed soon, or forgotten.
+    pub fn release(&self, ino: Ino) {
+        let _gate = self.shared();
+        let Ok(node) = self.node(ino) else { return };
+        let orphan = {
+            let mut state = node.write();
+            state.opens = state.opens.saturating_sub(1);
+            if state.opens == 0 {
+                state.closed = Some(self.env.instant());
+                self.journal.end_stream(ino.0);
+            }
+            state.opens == 0 && state.row.nlink == 0
+        };
+        if orphan {
+            if let Err(e) = self.purge_if_unreachable(ino) {
+                tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
+            }
+        }
+    }
+
+    /// At most `len` bytes; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// [`Posix::IsDirectory`]; [`Error::Corrupt`] and those of remotes when bytes cannot be had.
+    pub fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        let (pieces, range) = {
+            let state = node.read();
+            if state.row.kind == Kind::Directory {
+                return Err(Posix::IsDirectory.into());
+            }
+            let end = offset.saturating_add(u64::from(len)).min(state.row.size);
+            let range = offset.min(end)..end;
+            (state.row.extents.pieces(&range), range)
+        };
+        match self.assemble(&pieces, &range) {
+            // The journal's segment may have gone in between, because the bytes were sealed.
+            Err(e) if pieces.iter().any(|(_, source)| source.is_staged()) => {
+                let again = node.read().row.extents.pieces(&range);
+                if again == pieces { Err(e) } else { self.assemble(&again, &range) }
+            }
+            result => result,
+        }
+    }
+
+    /// Writes; returns how much, which is all.
+    ///
+    /// # Errors
+    /// [`Posix::NoSpace`] and the others of `pwrite(2)`.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX);
+        end.ok_or(Posix::TooBig)?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let _gate = self.shared();
+        let node = self.node(ino)?;
+        let now = self.now();
+        if data.len() <= WRITE_BYTES_MAX {
+            let write = Write { ino: ino.0, offset, now, data };
+            let mut state = node.write();
+            let appended = self.append(&write.encode())?;
+            self.wrote(&node, &mut state, &write, appended.position, appended.place);
+            return Ok(data.len());
+        }
+        let places = self.journal.stage(ino.0, data)?;
+        let op = Op::Staged { ino: ino.0, offset, places, now };
+        let Op::Staged { places, .. } = &op else { unreachable!("it was just made") };
+        let mut state = node.write();
+        let at = self.journal.append_naming(&op.encode(), places)?.position;
+        self.staged_write(&node, &mut state, offset, places, now, at);
+        Ok(data.len())
+    }
+
+    /// `fallocate`, with Linux' mode bits.
+    ///
+    /// # Errors
+    /// [`Posix::NotSupported`] for modes that shift content; those of `fallocate(2)`.
+    pub fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= SIZE_MAX).ok_or(Posix::TooBig)?;
+        if len == 0 {
+            return Err(Posix::Invalid.into());
+        }
+        let hole = mode & (PUNCH_HOLE | ZERO_RANGE) != 0;
+        if mode & !(KEEP_SIZE | PUNCH_HOLE | ZERO_RANGE) != 0 {
+            return Err(Posix::NotSupported.into());
+        }
+        if mode & PUNCH_HOLE != 0 && mode & KEEP_SIZE == 0 {
+            return Err(Posix::NotSupported.into());
+        }
+        let _gate = self.shared();
+        let node = self.node(ino)?;
+        let mut state = node.write();
+        let size = state.row.size;
+        let grown = if mode & KEEP_SIZE == 0 { size.max(end) } else { size };
+        // Zeros that nobody wrote take no room here, so only what shows is done.
+        if !hole && grown == size {
+            return Ok(());
+        }
+        let (cut, now) = (if hole { (offset, end) } else { (size, size) }, self.now());
+        let op = Op::Cut { ino: ino.0, start: cut.0, end: cut.1, size: grown, now };
+        let at = self.append_reserved(&op.encode())?;
+        self.cut_made(&node, &mut state, cut, grown, now, at);
+        Ok(())
+    }
+
+    /// The next data or hole from `offset` on.
+    ///
+    /// # Errors
+    /// [`Posix::NoSuchOffset`] behind the end, or when there is no more data.
+    pub fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64> {
+        let node = self.node(ino)?;
+        let state = node.read();
+        let size = state.row.size;
+        if offset >= size {
+            return Err(Posix::NoSuchOffset.into());
+        }
+        match to {
+            SeekTo::Hole => Ok(state.row.extents.next_hole(offset).min(size)),
+            SeekTo::Data => state
+                .row
+                .extents
+                .next_data(offset)
+                .filter(|at| *at < size)
+                .ok_or_else(|| Posix::NoSuchOffset.into()),
+        }
+    }
+
+    /// Copies bytes from one file to another; fewer only at the end of the first.
+    ///
+    /// # Errors
+    /// Those of `copy_file_range(2)`.
+    pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64> {
+        if from.0 == to.0 && from.1 < to.1.saturating_add(len) && to.1 < from.1.saturating_add(len)
+        {
+            return Err(Posix::Invalid.into());
+        }
+        let mut done = 0;
+        while done < len {
+            let step = u32::try_from((len - done).min(COPY_BYTES)).expect("a small step");
+            let bytes = self.read(from.0, from.1 + done, step)?;
+            if bytes.is_empty() {
+                break;
+            }
+            self.write(to.0, to.1 + done, &bytes)?;
+            done += bytes.len() as u64;
+        }
+        Ok(done)
+    }
+
+    /// Makes everything about the file durable: its content, its attributes, its names.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn sync(&self, ino: Ino) -> Result<()> {
+        let node = self.node(ino)?;
+        let (position, segments) = {
+            let mut state = node.write();
+            (state.position, std::mem::take(&mut state.segments))
+        };
+        let numbers: Vec<u32> = segments.iter().copied().collect();
+        let synced = self.journal.sync(position, &numbers);
+        if synced.is_err() {
+            node.write().segments.extend(segments);
+        }
+        synced.map(drop)
+    }
+
+    /// Makes everything about a directory durable.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn sync_directory(&self, dir: Ino) -> Result<()> {
+        self.sync(dir)
+    }
+
+    /// The bytes of a range, given where its stretches lie.
+    pub(super) fn assemble(
+        &self,
+        pieces: &[(Range<u64>, Source)],
+        range: &Range<u64>,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).expect("a short read")];
+        for (at, source) in pieces {
+            let start = (at.start - range.start) as usize;
+            let len = (at.end - at.start) as usize;
+            let part = self.read_source(source, len)?;
+            if part.len() != len {
+                return Err(Error::corrupt("a stretch of a file", "it is shorter than it was"));
+            }
+            bytes[start..start + len].copy_from_slice(&part);
+        }
+        Ok(bytes)
+    }
+
+    fn read_source(&self, source: &Source, len: usize) -> Result<Vec<u8>> {
+        let span = |skip: u32| skip..skip + u32::try_from(len).expect("a stretch is short");
+        match source {
+            Source::Bytes(bytes) => Ok(bytes.clone()),
+            Source::Staged { place, skip } => self.journal.read(*place, span(*skip)),
+            Source::Chunk { layer, number, skip } => {
+                self.chunks.read(*layer, *number, span(*skip))
+            }
+        }
+    }
+}
+
+fn check_size(state: &State, size: Option<u64>) -> Result<()> {
+    match (size, state.row.kind) {
+        (None, _) => Ok(()),
+        (Some(_), Kind::Directory) => Err(Posix::IsDirectory.into()),
+        (Some(size), _) if size > SIZE_MAX => Err(Posix::TooBig.into()),
+        (Some(_), Kind::File) => Ok(()),
+        (Some(_), _) => Err(Posix::Invalid.into()),
+    }
+}
+
+/// The mode without the set-id bits, if it has any that a change of owner takes away.
+fn without_set_ids(state: &State) -> Option<u32> {
+    let mode = state.row.mode;
+    let lost = match mode & GROUP_EXECUTES {
+        0 => SET_USER,
+        _ => SET_USER | SET_GROUP,
+    };
+    (state.row.kind == Kind::File && mode & lost != 0).then_some(mode & !lost)
+}

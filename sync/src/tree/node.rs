@@ -1,0 +1,275 @@
+//! A file as the tree holds it: its row, and what is known of it in memory alone.
+
+use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use minicbor::{Decode, Encode};
+use rdrivefs_remote::env::Instant;
+
+use crate::error::{Error, Result};
+use crate::id::{Ino, VersionId};
+use crate::journal::Position;
+use crate::record::{INLINE_BYTES_MAX, Kind, Stamp, TimeNs};
+use crate::tree::extents::Extents;
+use crate::tree::words::Attr;
+
+/// A register of a file; each is merged by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Field {
+    /// Permission bits.
+    Mode,
+    /// Owner.
+    Uid,
+    /// Group.
+    Gid,
+    /// Last change of content.
+    Mtime,
+    /// The content itself.
+    Content,
+    /// That the file exists.
+    File,
+}
+
+/// How many registers have a stamp of their own: those before [`Field::Content`].
+const STAMPS: usize = 4;
+
+/// What the index keeps of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Row {
+    /// What it is.
+    #[n(0)]
+    pub kind: Kind,
+    /// Permission bits, `0o7777` at most.
+    #[n(1)]
+    pub mode: u32,
+    /// Owner.
+    #[n(2)]
+    pub uid: u32,
+    /// Group.
+    #[n(3)]
+    pub gid: u32,
+    /// Names it has; of a directory, 2 and its subdirectories.
+    #[n(4)]
+    pub nlink: u32,
+    /// Its names.
+    #[n(19)]
+    pub links: Vec<u64>,
+    /// Device number of a device file.
+    #[n(5)]
+    pub rdev: u32,
+    /// Bytes.
+    #[n(6)]
+    pub size: u64,
+    /// Last reading.
+    #[n(7)]
+    pub atime: TimeNs,
+    /// Last change of content.
+    #[n(8)]
+    pub mtime: TimeNs,
+    /// Last change of anything.
+    #[n(9)]
+    pub ctime: TimeNs,
+    /// When it was made.
+    #[n(10)]
+    pub crtime: TimeNs,
+    /// The directory a directory is in.
+    #[n(11)]
+    pub parent: u64,
+    /// Where a symlink leads.
+    #[cbor(n(12), with = "minicbor::bytes")]
+    pub target: Vec<u8>,
+    /// Where its bytes lie.
+    #[n(13)]
+    pub extents: Extents,
+    /// Registers changed here and not published, one bit a [`Field`].
+    #[n(14)]
+    pub changed: u8,
+    /// When and by whom each register was set, as published.
+    #[n(15)]
+    pub stamps: [Stamp; STAMPS],
+    /// The newest versions of its content.
+    #[n(16)]
+    pub heads: Vec<u64>,
+    /// The stamp of the newest version.
+    #[n(17)]
+    pub version: Stamp,
+    /// Whether its content stays on this computer.
+    #[n(18)]
+    pub pinned: bool,
+}
+
+/// A file in memory. Lock: the state alone; taken after the gate and the names, before the index.
+pub struct Node {
+    /// Its inode.
+    pub ino: Ino,
+    state: RwLock<State>,
+}
+
+/// What is behind a node's lock.
+#[derive(Debug)]
+pub struct State {
+    /// The row; newer than the index while `dirty`.
+    pub row: Row,
+    /// The index does not have this row yet.
+    pub dirty: bool,
+    /// The index says that content is staged.
+    pub marked_staged: bool,
+    /// The last record about it.
+    pub position: Position,
+    /// Data segments its bytes were staged in since the last sync.
+    pub segments: BTreeSet<u32>,
+    /// Times the kernel has it open.
+    pub opens: u32,
+    /// When its oldest unsealed byte came.
+    pub dirty_since: Option<Instant>,
+    /// When its content last changed.
+    pub written: Instant,
+    /// When it was last closed.
+    pub closed: Option<Instant>,
+    /// It was removed, and nothing must be written any more.
+    pub gone: bool,
+}
+
+impl Row {
+    /// A new file.
+    pub fn new(kind: Kind, mode: u32, uid: u32, gid: u32, now: TimeNs) -> Self {
+        let stamp = Stamp { lamport: 0, device: crate::id::DeviceNumber(0) };
+        Self {
+            kind,
+            mode,
+            uid,
+            gid,
+            nlink: if kind == Kind::Directory { 2 } else { 0 },
+            links: Vec::new(),
+            rdev: 0,
+            size: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            crtime: now,
+            parent: 0,
+            target: Vec::new(),
+            extents: Extents::default(),
+            changed: 0,
+            stamps: [stamp; STAMPS],
+            heads: Vec::new(),
+            version: stamp,
+            pinned: false,
+        }
+    }
+
+    /// Notes that a register was changed here.
+    pub fn touch(&mut self, field: Field) {
+        self.changed |= 1 << field as u8;
+    }
+
+    /// Whether a register was changed here and not published.
+    pub fn is_changed(&self, field: Field) -> bool {
+        self.changed >> field as u8 & 1 == 1
+    }
+
+    /// Bytes that are in no layer and too many for the row.
+    pub fn unsealed(&self) -> u64 {
+        let inline = if self.size > INLINE_BYTES_MAX as u64 { self.extents.inline() } else { 0 };
+        self.extents.staged() + inline
+    }
+
+    /// Another name leads here.
+    pub fn linked(&mut self, link: u64) {
+        self.links.push(link);
+        if self.kind != Kind::Directory {
+            self.nlink = u32::try_from(self.links.len()).expect("names are bounded");
+        }
+    }
+
+    /// A name is gone; a directory is gone with its last.
+    pub fn unlinked(&mut self, link: u64) {
+        self.links.retain(|known| *known != link);
+        match self.kind {
+            Kind::Directory if self.links.is_empty() => self.nlink = 0,
+            Kind::Directory => {}
+            _ => self.nlink = u32::try_from(self.links.len()).expect("names are bounded"),
+        }
+    }
+
+    /// The newest versions of its content.
+    pub fn heads(&self) -> Vec<VersionId> {
+        self.heads.iter().map(|id| VersionId(*id)).collect()
+    }
+
+    /// What `stat` tells.
+    pub fn attr(&self, ino: Ino) -> Attr {
+        let size = match self.kind {
+            Kind::Symlink => self.target.len() as u64,
+            Kind::Directory => DIRECTORY_BYTES,
+            _ => self.size,
+        };
+        Attr {
+            ino,
+            kind: self.kind,
+            mode: self.mode,
+            nlink: self.nlink,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: self.rdev,
+            size,
+            blocks: self.extents.stored().div_ceil(BLOCK_BYTES) * (BLOCK_BYTES / 512),
+            atime: self.atime,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            crtime: self.crtime,
+            generation: 0,
+        }
+    }
+
+    /// The bytes for the index.
+    pub fn encode(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("memory takes every write")
+    }
+
+    /// A row from the index.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the inode.
+    pub fn decode(ino: Ino, bytes: &[u8]) -> Result<Self> {
+        minicbor::decode(bytes).map_err(|e| Error::corrupt(format!("the row of {ino:?}"), e))
+    }
+}
+
+/// What a directory claims to take, as ext4 does.
+const DIRECTORY_BYTES: u64 = 4096;
+
+/// The unit in which used space is told.
+const BLOCK_BYTES: u64 = 4096;
+
+impl Node {
+    /// A node with this row.
+    pub fn new(ino: Ino, row: Row, dirty: bool, now: Instant) -> Self {
+        let staged = row.unsealed() > 0;
+        let state = State {
+            row,
+            dirty,
+            marked_staged: staged && !dirty,
+            position: Position(0),
+            segments: BTreeSet::new(),
+            opens: 0,
+            dirty_since: staged.then_some(now),
+            written: now,
+            closed: staged.then_some(now),
+            gone: false,
+        };
+        Self { ino, state: RwLock::new(state) }
+    }
+
+    /// Looks at it.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes it.
+    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

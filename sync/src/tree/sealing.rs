@@ -1,0 +1,152 @@
+//! What sealing needs from the tree: which files are ripe, their bytes, and where these lie then.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdrivefs_remote::env::Instant;
+
+use crate::error::Result;
+use crate::id::Ino;
+use crate::index::layers::ChunkPlace;
+use crate::record::{INLINE_BYTES_MAX, Kind};
+use crate::tree::core::{Tree, lock};
+use crate::tree::extents::{Extents, Source};
+use crate::tree::node::{Node, State};
+
+/// How long after its last close a file is sealed.
+const CLOSED_FOR: Duration = Duration::from_millis(250);
+
+/// How long an open file must be quiet.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+
+/// How old unsealed bytes get at most.
+const AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Unsealed bytes of a file that is being streamed into, beyond which sealing begins.
+const STREAM_BYTES: u64 = 64 << 20;
+
+/// A file to be sealed, as of one moment.
+pub struct SealJob {
+    node: Arc<Node>,
+    /// Its length.
+    pub size: u64,
+    /// The stretches that are not sealed.
+    pub runs: Vec<Range<u64>>,
+    /// Whether it is still being written at its end: what is not yet cut there is left for later.
+    pub streaming: bool,
+    before: Extents,
+}
+
+/// Where the bytes of a sealed file lie.
+pub enum NewContent {
+    /// In the row itself.
+    Inline(Vec<u8>),
+    /// In these chunks, each from its beginning.
+    Chunks(Vec<(Range<u64>, ChunkPlace)>),
+}
+
+impl SealJob {
+    /// Bytes to be sealed.
+    pub fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.end - run.start).sum()
+    }
+
+    /// Whether the file is so small, and all of it here, that it goes into its record.
+    pub fn fits_inline(&self) -> bool {
+        let here = self.before.iter().all(|(_, extent)| extent.source.layer().is_none());
+        self.size <= INLINE_BYTES_MAX as u64 && here
+    }
+}
+
+impl Tree {
+    /// Whether any file is ripe.
+    pub fn is_ripe(&self) -> bool {
+        !self.ripe(self.env.instant(), false, 1).is_empty()
+    }
+
+    /// Files to be sealed now, at most `max`; with `all`, whatever is not sealed.
+    pub fn ripe(&self, now: Instant, all: bool, max: usize) -> Vec<Ino> {
+        let staged: Vec<_> = lock(&self.staged).values().cloned().collect();
+        let ripe = staged.iter().filter(|node| {
+            let state = node.read();
+            state.row.nlink > 0 && (all || is_ripe(&state, now))
+        });
+        ripe.take(max).map(|node| node.ino).collect()
+    }
+
+    /// The file as it is to be sealed; none when there is nothing left to seal.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn sealable(&self, ino: Ino) -> Result<Option<SealJob>> {
+        let node = self.node(ino)?;
+        let job = {
+            let state = node.read();
+            if state.row.unsealed() == 0 || state.row.kind != Kind::File || state.gone {
+                return Ok(None);
+            }
+            let lately = self.env.instant().since(state.written) < QUIET_FOR;
+            SealJob {
+                node: node.clone(),
+                size: state.row.size,
+                runs: state.row.extents.unsealed_runs(),
+                streaming: state.opens > 0 && lately,
+                before: state.row.extents.clone(),
+            }
+        };
+        Ok(Some(job))
+    }
+
+    /// Bytes of the file as of the job.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_sealing(&self, job: &SealJob, range: Range<u64>) -> Result<Vec<u8>> {
+        self.assemble(&job.before.pieces(&range), &range)
+    }
+
+    /// Says where sealed bytes lie, now that their layers are durable; what was written meanwhile
+    /// stays as it is.
+    pub fn seal_done(&self, job: &SealJob, content: NewContent) {
+        let _gate = self.shared();
+        let mut state = job.node.write();
+        if state.gone {
+            return;
+        }
+        let extents = &mut state.row.extents;
+        match content {
+            NewContent::Inline(bytes) => {
+                let all = 0..job.size;
+                let part = |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
+                extents.replace_unchanged(&all, &job.before, |now| Source::Bytes(part(now)));
+            }
+            NewContent::Chunks(chunks) => {
+                for (range, place) in chunks {
+                    extents.replace_unchanged(&range, &job.before, |now| {
+                        let skip = u32::try_from(now.start - range.start).expect("a chunk is small");
+                        Source::chunk(place, skip)
+                    });
+                }
+            }
+        }
+        // What came meanwhile begins to age now.
+        state.dirty_since = state.dirty_since.map(|_| self.env.instant());
+        self.restaged(&job.node, &mut state);
+        self.dirtied(&job.node, &mut state);
+    }
+}
+
+fn is_ripe(state: &State, now: Instant) -> bool {
+    let since = |at: Instant| now.since(at);
+    if state.row.extents.staged() >= STREAM_BYTES {
+        return true;
+    }
+    if state.dirty_since.is_some_and(|at| since(at) >= AGE_MAX) {
+        return true;
+    }
+    if state.opens > 0 {
+        return since(state.written) >= QUIET_FOR;
+    }
+    since(state.written) >= CLOSED_FOR && state.closed.is_none_or(|at| since(at) >= CLOSED_FOR)
+}

@@ -1,0 +1,28 @@
+//! What upkeep remembers from one time to the next.
+
+use rdrivefs_remote::env::Instant;
+
+use crate::journal::Position;
+
+/// The journal's position that the index stands at.
+pub(super) const APPLIED: &str = "applied";
+/// The next number to draw.
+pub(super) const COUNTER: &str = "counter";
+
+/// When what was last done.
+pub(super) struct Upkeep {
+    /// The position the index stands at.
+    pub(super) applied: Position,
+    /// The position the index stands at durably.
+    pub(super) durable: Position,
+    /// When the index was last made durable.
+    pub(super) checkpointed: Instant,
+    /// When the journal was last synced without being asked.
+    pub(super) synced: Instant,
+}
+
+impl Upkeep {
+    pub(super) fn new(applied: Position, now: Instant) -> Self {
+        Self { applied, durable: applied, checkpointed: now, synced: now }
+    }
+}

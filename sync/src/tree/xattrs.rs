@@ -1,0 +1,144 @@
+//! Extended attributes, access lists among them.
+
+use minicbor::bytes::ByteVec;
+
+use crate::error::{Error, Posix, Result};
+use crate::id::Ino;
+use crate::record::{Kind, Stamp, TimeNs};
+use crate::tree::acl;
+use crate::tree::core::{Tree, lock};
+use crate::tree::op::{Attrs, Op};
+use crate::tree::words::SetXattr;
+
+/// Longest name, as Linux has it.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Longest value: it goes, with its name, into one record of the journal.
+const VALUE_BYTES_MAX: usize = 60 << 10;
+
+/// An extended attribute as the index has it: removed ones stay until that is published.
+pub(super) struct XattrRow {
+    pub(super) name: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) stamp: Stamp,
+}
+
+impl XattrRow {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        let (name, value, stamp): (ByteVec, Option<ByteVec>, Stamp) = minicbor::decode(bytes)
+            .map_err(|e| Error::corrupt("a row of the index table xattr", e))?;
+        Ok(Self { name: name.into(), value: value.map(Into::into), stamp })
+    }
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let row = (ByteVec::from(self.name), self.value.map(ByteVec::from), self.stamp);
+        minicbor::to_vec(row).expect("memory takes every write")
+    }
+}
+
+impl Tree {
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// [`Posix::NoData`] when there is none.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.xattr_value(ino, name)?.ok_or(Posix::NoData)?)
+    }
+
+    /// The names of all extended attributes.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for (_, row) in self.index.xattrs(ino)? {
+            let row = XattrRow::decode(&row)?;
+            if row.value.is_some() {
+                names.push(row.name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Sets an extended attribute; an access list sets the mode as well.
+    ///
+    /// # Errors
+    /// Those of `setxattr(2)`.
+    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        check(name, value)?;
+        let _gate = self.shared();
+        let _names = lock(&self.names);
+        let there = self.xattr_value(ino, name)?.is_some();
+        match how {
+            SetXattr::Create if there => return Err(Posix::Exists.into()),
+            SetXattr::Replace if !there => return Err(Posix::NoData.into()),
+            _ => {}
+        }
+        let now = self.now();
+        if name == acl::DEFAULT && self.kind(ino)? != Kind::Directory {
+            return Err(Posix::NotPermitted.into());
+        }
+        if name != acl::ACCESS {
+            return self.record_xattr(ino, name, Some(value.to_vec()), now);
+        }
+        let node = self.node(ino)?;
+        let mode = node.read().row.mode;
+        let (mode, minimal) = acl::mode_of(value, mode)?;
+        let attrs = Attrs { ino: ino.0, mode: Some(mode), ctime: Some(now), ..Attrs::default() };
+        self.carry_out(&Op::Attr(Box::new(attrs)))?;
+        let value = (!minimal).then(|| value.to_vec());
+        if value.is_none() && !there {
+            return Ok(());
+        }
+        self.record_xattr(ino, name, value, now)
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// [`Posix::NoData`] when there is none.
+    pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        let _gate = self.shared();
+        let _names = lock(&self.names);
+        self.xattr_value(ino, name)?.ok_or(Posix::NoData)?;
+        self.record_xattr(ino, name, None, self.now())
+    }
+
+    pub(super) fn record_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<Vec<u8>>,
+        now: TimeNs,
+    ) -> Result<()> {
+        self.carry_out(&Op::Xattr { ino: ino.0, name: name.to_vec(), value, now })
+    }
+
+    pub(super) fn default_acl(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        self.xattr_value(ino, acl::DEFAULT)
+    }
+
+    pub(super) fn access_acl(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
+        self.xattr_value(ino, acl::ACCESS)
+    }
+
+    fn xattr_value(&self, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let row = self.index.xattr(ino, &self.index.xattr_hash(ino, name))?;
+        Ok(row.map(|row| XattrRow::decode(&row)).transpose()?.and_then(|row| row.value))
+    }
+}
+
+fn check(name: &[u8], value: &[u8]) -> Result<()> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(Posix::OutOfRange.into());
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Posix::NoSpace.into());
+    }
+    let spaces = [&b"user."[..], b"trusted.", b"security.", b"system.posix_acl_"];
+    match spaces.iter().any(|space| name.starts_with(space)) {
+        true => Ok(()),
+        false => Err(Posix::NotSupported.into()),
+    }
+}
