@@ -330,3 +330,212 @@ impl fmt::Debug for Entry {
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("the slice has this length")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed([seed; 32])
+    }
+
+    fn log(seed: u8) -> LogId {
+        LogId { kind: LogKind::Commits, author: key(seed).public(), instance: 3 }
+    }
+
+    fn drive() -> DriveId {
+        DriveId::of(&key(0).public())
+    }
+
+    fn entry(body: &'static [u8]) -> Entry {
+        let header = Header::after(drive(), &Head::empty(log(1)), [5; 32]);
+        Entry::sign(&key(1), header, body.into()).unwrap()
+    }
+
+    /// The bytes of `entry` with `edit` made and the signature renewed by `key`.
+    fn resigned(entry: &Entry, secret: &SecretKey, edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = entry.encode().to_vec();
+        bytes.truncate(bytes.len() - SIGNATURE_BYTES);
+        edit(&mut bytes);
+        let signature = secret.sign(CONTEXT, &bytes);
+        bytes.extend_from_slice(&signature.0);
+        bytes
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_signed() {
+        let entry = entry(b"body");
+        let bytes = entry.encode();
+        assert_eq!(bytes.len(), ENTRY_BYTES_MIN + 4);
+        let back = Entry::decode(&bytes).unwrap();
+        assert_eq!(back, entry);
+        assert_eq!(&back.body()[..], b"body");
+        assert_eq!((back.number, back.log, back.drive), (1, log(1), drive()));
+        assert_eq!(back.hash(), *blake3::hash(&bytes).as_bytes());
+        assert_eq!(resigned(&entry, &key(1), |_| {}), bytes, "ed25519 signs deterministically");
+        assert_eq!(LogId::decode(&log(1).encode()).unwrap(), log(1));
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let bytes = entry(b"body").encode();
+        assert_eq!(&bytes[..12], b"RDRVENTR\x01\0\x01\0");
+        assert_eq!(&bytes[12..44], drive().0);
+        assert_eq!(bytes[44], 1);
+        assert_eq!(&bytes[45..77], key(1).public().0);
+        assert_eq!(&bytes[77..89], [3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&bytes[89..121], [0; 32]);
+        assert_eq!(&bytes[121..153], [5; 32]);
+        assert_eq!(&bytes[153..161], b"\x04\0\0\0body");
+    }
+
+    #[test]
+    fn refused_every_flipped_bit() {
+        let bytes = entry(b"body").encode();
+        for at in 0..bytes.len() * 8 {
+            let mut evil = bytes.to_vec();
+            evil[at / 8] ^= 1 << (at % 8);
+            assert!(Entry::decode(&evil).is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn refused_every_truncation_and_extension() {
+        let bytes = entry(b"body").encode();
+        for len in 0..bytes.len() {
+            assert!(Entry::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        for more in [1, 64, 1000] {
+            assert!(Entry::decode(&[&bytes[..], &vec![0; more]].concat()).is_err(), "{more} more");
+        }
+    }
+
+    #[test]
+    fn refused_forms_even_with_a_good_signature() {
+        let good = entry(b"body");
+        let cases: [(&str, Vec<u8>); 11] = [
+            ("magic", resigned(&good, &key(1), |b| b[0] = b'X')),
+            ("version 2", resigned(&good, &key(1), |b| b[8] = 2)),
+            ("version 257", resigned(&good, &key(1), |b| b[9] = 1)),
+            ("suite 0", resigned(&good, &key(1), |b| b[10] = 0)),
+            ("kind 2", resigned(&good, &key(1), |b| b[44] = 2)),
+            ("number 0", resigned(&good, &key(1), |b| b[81] = 0)),
+            ("number 1 after another", resigned(&good, &key(1), |b| b[100] = 1)),
+            ("number 2 after none", resigned(&good, &key(1), |b| b[81] = 2)),
+            ("length too small", resigned(&good, &key(1), |b| b[153] = 3)),
+            ("length too large", resigned(&good, &key(1), |b| b[153] = 5)),
+            ("length with a body beside it", resigned(&good, &key(1), |b| b.push(0))),
+        ];
+        for (name, bytes) in cases {
+            assert!(Entry::decode(&bytes).is_err(), "{name}");
+        }
+        for at in [8, 10] {
+            let unknown = resigned(&good, &key(1), |b| b[at] = 7);
+            let error = Entry::decode(&unknown).unwrap_err();
+            assert!(matches!(error, Error::UnknownVersion { version: 7, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn refused_signatures() {
+        let good = entry(b"body");
+        let by_another = resigned(&good, &key(2), |_| {});
+        let of_nobody = resigned(&good, &key(1), |b| b[45..77].fill(0xff));
+        let body = |context| {
+            let bytes = good.encode();
+            let signed = &bytes[..bytes.len() - SIGNATURE_BYTES];
+            [signed, &key(1).sign(context, signed).0].concat()
+        };
+        for bad in [by_another, of_nobody, body("rdrivefs/v1/other"), body("rdrivefs/v1/log\0")] {
+            assert!(matches!(Entry::decode(&bad), Err(Error::Forged(_))));
+        }
+        let zeros = {
+            let mut bytes = good.encode().to_vec();
+            let at = bytes.len() - SIGNATURE_BYTES;
+            bytes[at..].fill(0);
+            bytes
+        };
+        assert!(matches!(Entry::decode(&zeros), Err(Error::Forged(_))));
+    }
+
+    /// The eight points of small order, two of them also in encodings beyond the prime: under
+    /// such a key the signature (R = key, S = 0) would hold for many messages.
+    #[test]
+    fn refused_keys_of_small_order_and_in_other_spellings() {
+        let keys = [
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0000000000000000000000000000000000000000000000000000000000000080",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+            "0100000000000000000000000000000000000000000000000000000000000080",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        let good = entry(b"body").encode();
+        for text in keys {
+            let key = PublicKey(hex::decode(text).unwrap().try_into().unwrap());
+            assert!(key.check().is_err(), "{text}");
+            let mut bytes = good.to_vec();
+            bytes[45..77].copy_from_slice(&key.0);
+            let at = bytes.len() - SIGNATURE_BYTES;
+            bytes[at..].fill(0);
+            bytes[at..at + 32].copy_from_slice(&key.0);
+            assert!(matches!(Entry::decode(&bytes), Err(Error::Forged(_))), "{text}");
+        }
+        // A key of full order in an encoding beyond the prime: y = p + 3 for y = 3.
+        let beyond = (0..19u8).filter_map(|low| {
+            let (mut plain, mut other) = ([0; 32], [0xff; 32]);
+            plain[0] = low;
+            other[0] = 0xed + low;
+            other[31] = 0x7f;
+            PublicKey(plain).check().is_ok().then_some(PublicKey(other))
+        });
+        let beyond: Vec<PublicKey> = beyond.collect();
+        assert!(!beyond.is_empty());
+        for key in beyond {
+            assert!(matches!(key.check(), Err(Error::Forged(why)) if why.contains("canonical")));
+        }
+    }
+
+    #[test]
+    fn a_chain_is_followed_and_nothing_else() {
+        let first = entry(b"1");
+        first.follows(&Head::empty(log(1))).unwrap();
+        let next = |head: &Head| {
+            Entry::sign(&key(1), Header::after(drive(), head, [5; 32]), Bytes::new()).unwrap()
+        };
+        let second = next(&first.head());
+        second.follows(&first.head()).unwrap();
+        let conflict = |result: Result<()>| matches!(result, Err(Error::LogConflict { .. }));
+        assert!(conflict(second.follows(&Head::empty(log(1)))), "a gap");
+        assert!(conflict(first.follows(&first.head())), "the same number again");
+        assert!(conflict(second.follows(&entry(b"2").head())), "another entry before it");
+        assert!(second.follows(&Head { log: log(2), ..first.head() }).is_err(), "another log");
+        let last = Head { number: u64::MAX, ..first.head() };
+        assert!(first.follows(&last).is_err(), "numbers do not wrap");
+    }
+
+    #[test]
+    fn the_bound_on_length_is_exact() {
+        let sign = |len| {
+            let header = Header::after(drive(), &Head::empty(log(1)), [5; 32]);
+            Entry::sign(&key(1), header, vec![0; len].into())
+        };
+        let longest = sign(ENTRY_BYTES_MAX - ENTRY_BYTES_MIN).unwrap().encode();
+        assert_eq!(longest.len(), ENTRY_BYTES_MAX);
+        Entry::from_bytes(longest.clone()).unwrap();
+        assert!(sign(ENTRY_BYTES_MAX - ENTRY_BYTES_MIN + 1).is_err());
+        assert!(Entry::decode(&[&longest[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "a log is signed by its author")]
+    fn nobody_signs_for_another() {
+        let header = Header::after(drive(), &Head::empty(log(1)), [5; 32]);
+        let _ = Entry::sign(&key(2), header, Bytes::new());
+    }
+}

@@ -7,6 +7,7 @@
 pub mod node;
 pub mod link;
 pub mod wire;
+pub mod wrap;
 pub mod member;
 pub mod logs;
 pub mod store;

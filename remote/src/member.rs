@@ -11,117 +11,31 @@
 //! - A device number belongs to one device for good; a revoked key never comes back.
 //!
 //! What does not hold is set aside with its reason and changes nothing, so that no one can stop a
-//! drive by signing nonsense. Sealed matters (what a wrap contains) belong to the floor above.
+//! drive by signing nonsense. A senior signer whose key was stolen can still revoke juniors who
+//! concurrently revoke it; the phrase is the last word. Sealed matters (what a wrap contains) belong to the floor above.
+
+mod change;
+mod graph;
+mod weigh;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use minicbor::{Decode, Encode};
 
 use crate::cbor;
 use crate::entry::{Entry, Head, Header, LogId, LogKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::{DriveId, PublicKey, SecretKey};
+use crate::member::graph::Graph;
+use crate::member::weigh::{Weighed, weigh};
 
-/// In place of a device among an epoch's recipients: the recovery phrase.
-pub const RECOVERY: PublicKey = PublicKey([0; 32]);
-/// Length of a device's wrapping key: X25519 (32) and ML-KEM-768 encapsulation key (1,184).
-pub const WRAP_KEY_BYTES: usize = 1_216;
-/// Longest wrap of an epoch key: two key agreements (1,120) and a sealed key, with room to grow.
-pub const WRAP_BYTES_MAX: usize = 4_096;
+pub use change::{
+    Change, Deed, Epoch, EpochId, Last, RECOVERY, WRAP_BYTES_MAX, WRAP_KEY_BYTES, Wrap,
+};
+pub use graph::Void;
 
-/// The name of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EpochId(pub [u8; 32]);
-
-cbor::array!(EpochId);
-
-/// One change of membership.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub enum Change {
-    /// A device joins, or goes on with a new number after its state was restored.
-    #[n(0)]
-    Add {
-        /// The device's identity.
-        #[n(0)]
-        device: PublicKey,
-        /// Its number, part of every id it makes; never given to another device.
-        #[n(1)]
-        number: u16,
-        /// Whether it may change the membership.
-        #[n(2)]
-        admin: bool,
-        /// What epoch keys are wrapped to: X25519 ‖ ML-KEM-768, [`WRAP_KEY_BYTES`] long.
-        #[n(3)]
-        #[cbor(with = "cbor::bytes")]
-        wrap_key: Bytes,
-    },
-    /// A device leaves for good.
-    #[n(1)]
-    Revoke {
-        /// The device's identity.
-        #[n(0)]
-        device: PublicKey,
-        /// Its last accepted commit; none if no commit of it is accepted.
-        #[n(1)]
-        last: Option<Last>,
-    },
-    /// A new drive key, wrapped to every member and to the recovery phrase.
-    #[n(2)]
-    Epoch(#[n(0)] Epoch),
-}
-
-/// Number and hash of the last accepted commit of a revoked device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Last {
-    /// The number of the commit in its log.
-    #[n(0)]
-    pub number: u64,
-    /// The hash of its entry.
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub hash: [u8; 32],
-}
-
-/// The span of one drive key.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Epoch {
-    /// Its name.
-    #[n(0)]
-    pub id: EpochId,
-    /// The epochs it follows, in ascending order; none for the first.
-    #[n(1)]
-    pub parents: Vec<EpochId>,
-    /// The key for each recipient, in ascending order of recipients, [`RECOVERY`] among them.
-    #[n(2)]
-    pub wraps: Vec<Wrap>,
-}
-
-/// An epoch's key, sealed to one recipient.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Wrap {
-    /// A device, or [`RECOVERY`].
-    #[n(0)]
-    pub to: PublicKey,
-    /// The sealed key, at most [`WRAP_BYTES_MAX`] long.
-    #[n(1)]
-    #[cbor(with = "cbor::bytes")]
-    pub sealed: Bytes,
-}
-
-/// The body of a membership entry: a change and the heads its author had seen.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct Deed {
-    /// Heads of the other membership logs, in ascending order.
-    #[n(0)]
-    pub seen: Vec<Head>,
-    /// What is changed.
-    #[n(1)]
-    pub change: Change,
-}
+/// The first number given to a device; 0 stays free for what belongs to no device.
+const FIRST_NUMBER: u16 = 1;
 
 /// A device of the drive, as far as the entries tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,15 +59,6 @@ pub struct Revoked {
     pub last: Option<Last>,
 }
 
-/// An entry that changes nothing, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Void {
-    /// The entry's hash.
-    pub hash: [u8; 32],
-    /// Why it does not hold.
-    pub why: &'static str,
-}
-
 /// Who belongs to a drive, and its epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
@@ -163,17 +68,28 @@ pub struct Membership {
     epochs: Vec<Epoch>,
     heads: Vec<Head>,
     voids: Vec<Void>,
+    /// Every number that any entry ever gave, void or not.
+    numbers: BTreeSet<u16>,
 }
 
 impl Membership {
     /// The membership that these entries make; they may come in any order and more than once.
     ///
     /// # Errors
-    /// [`crate::Error::Forged`] when `root` is not the drive's; [`crate::Error::Malformed`] when
-    /// an entry belongs to another drive or is not of a membership log.
+    /// [`Error::Forged`] when `root` is not the drive's; [`Error::Malformed`] when an entry belongs
+    /// to another drive or is not of a membership log, or when there are too many.
     pub fn replay(drive: DriveId, root: &PublicKey, entries: &[Entry]) -> Result<Self> {
-        let _ = (drive, root, entries);
-        unimplemented!("comes next")
+        if DriveId::of(root) != drive {
+            return Err(Error::Forged("the root is not this drive's"));
+        }
+        if entries.iter().any(|entry| entry.drive != drive) {
+            return Err(Error::malformed("membership", "an entry belongs to another drive"));
+        }
+        if entries.iter().any(|entry| entry.log.kind != LogKind::Membership) {
+            return Err(Error::malformed("membership", "an entry belongs to another kind of log"));
+        }
+        let graph = Graph::of(root, entries)?;
+        Ok(Self::of(drive, root, &graph))
     }
 
     /// The device with this key, revoked or not.
@@ -201,9 +117,9 @@ impl Membership {
         *key == self.root || self.device(key).is_some_and(|m| m.admin && m.revoked.is_none())
     }
 
-    /// A number that no device has; none when all are used up.
+    /// The least number that no device ever had; none when all are used up.
     pub fn next_number(&self) -> Option<u16> {
-        unimplemented!("comes next")
+        (FIRST_NUMBER..=u16::MAX).find(|number| !self.numbers.contains(number))
     }
 
     /// The heads of the membership logs, of one fork the first.
@@ -219,7 +135,7 @@ impl Membership {
     /// Signs the next entry of `secret`'s membership log, made with all of this in sight.
     ///
     /// # Errors
-    /// [`crate::Error::Malformed`] when the change is too large for an entry.
+    /// [`Error::Malformed`] when the change is too large for an entry.
     pub fn sign(&self, secret: &SecretKey, instance: u32, change: Change) -> Result<Entry> {
         let log = LogId { kind: LogKind::Membership, author: secret.public(), instance };
         let own = self.heads.iter().find(|h| h.log == log).copied();
@@ -227,4 +143,53 @@ impl Membership {
         let header = Header::after(self.drive, &own.unwrap_or(Head::empty(log)), [0; 32]);
         Entry::sign(secret, header, cbor::encode(&Deed { seen, change }).into())
     }
+
+    fn of(drive: DriveId, root: &PublicKey, graph: &Graph) -> Self {
+        let weighed = weigh(root, graph);
+        let mut voids = graph.outside.clone();
+        for (node, verdict) in graph.nodes.iter().zip(&weighed.verdicts) {
+            voids.extend(verdict.err().map(|why| Void { hash: node.head.hash, why }));
+        }
+        voids.sort_unstable_by_key(|void| void.hash);
+        let numbers = graph.nodes.iter().filter_map(|node| match node.change {
+            Ok(Change::Add { number, .. }) => Some(number),
+            _ => None,
+        });
+        Self {
+            drive,
+            root: *root,
+            members: members(graph, &weighed),
+            epochs: weighed.epochs.iter().map(|(_, epoch)| (*epoch).clone()).collect(),
+            heads: graph.heads(),
+            voids,
+            numbers: numbers.collect(),
+        }
+    }
 }
+
+/// The newest addition of each device says what it is, the first revocation how it left.
+fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
+    let revoked = |of: &PublicKey| {
+        weighed.revocations.iter().find_map(|index| match &graph.nodes[*index].change {
+            Ok(Change::Revoke { device, last }) if device == of => Some(Revoked { last: *last }),
+            _ => None,
+        })
+    };
+    let mut members = Vec::new();
+    for (device, additions) in &weighed.additions {
+        let newest = additions.last().expect("a device is listed once it was added");
+        let member = Member {
+            device: *device,
+            number: newest.number,
+            admin: newest.admin,
+            wrap_key: newest.wrap_key.clone(),
+            revoked: revoked(device),
+        };
+        members.push((additions[0].number, member));
+    }
+    members.sort_unstable_by_key(|(first, _)| *first);
+    members.into_iter().map(|(_, member)| member).collect()
+}
+
+#[cfg(test)]
+mod tests;

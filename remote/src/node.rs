@@ -31,6 +31,7 @@ mod space;
 pub mod invite;
 pub mod allow;
 mod pace;
+mod pieces;
 mod metrics;
 pub mod scrub;
 pub mod place;

@@ -60,8 +60,13 @@ impl Body {
 
     /// The same bytes once more, if they are in memory.
     pub fn again(&self) -> Option<Self> {
+        self.in_memory().map(Self::bytes)
+    }
+
+    /// The bytes, if they are in memory.
+    pub fn in_memory(&self) -> Option<Bytes> {
         match &self.source {
-            Source::Bytes(bytes) => Some(Self::bytes(bytes.clone())),
+            Source::Bytes(bytes) => Some(bytes.clone()),
             Source::Stream(_) => None,
         }
     }

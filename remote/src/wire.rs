@@ -70,8 +70,8 @@ pub const VERSIONS_MAX: usize = 16;
 pub const HEAD_BYTES_MAX: u32 = 4096;
 /// The longest text in a fault, so that its head fits.
 pub const TEXT_BYTES_MAX: usize = 512;
-/// The widest range of one get: a whole layer, since its slice is made in memory.
-pub const GET_BYTES_MAX: u64 = 16 << 20;
+/// The widest range of one get: any blob whole.
+pub const GET_BYTES_MAX: u64 = BLOB_BYTES_MAX;
 /// Ranges in one `GetMany`: beyond it a batch no longer gets cheaper.
 pub const WANTS_MAX: usize = 256;
 /// Bytes wanted by one `GetMany` in all, since the answer is made in memory.

@@ -65,8 +65,31 @@ struct Tables {
 impl ChunkId {
     /// The id of these bytes under the epoch's key for ids.
     pub fn of(key: &Key, plain: &[u8]) -> Self {
-        let hash = blake3::keyed_hash(key.as_bytes(), plain);
-        Self(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        let mut hasher = IdHasher::new(key);
+        hasher.update(plain);
+        hasher.finish()
+    }
+}
+
+/// Computes a chunk's id piece by piece; pieces of 16 KiB and more are as fast as the whole.
+pub struct IdHasher(blake3::Hasher);
+
+impl IdHasher {
+    /// Begins a chunk.
+    pub fn new(key: &Key) -> Self {
+        Self(blake3::Hasher::new_keyed(key.as_bytes()))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The id of all of them.
+    pub fn finish(mut self) -> ChunkId {
+        let hash = self.0.finalize();
+        self.0.zeroize();
+        ChunkId(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
 }
 
@@ -426,5 +449,8 @@ mod tests {
         assert_eq!(first, [2416369, 4178806, 5123308, 5899073]);
         let id = ChunkId::of(&Key::from([9; 32]), b"plain");
         assert_eq!(id.0, blake3::keyed_hash(&[9; 32], b"plain").as_bytes()[..16]);
+        let mut pieces = IdHasher::new(&Key::from([9; 32]));
+        [&b"pl"[..], b"", b"ain"].iter().for_each(|piece| pieces.update(piece));
+        assert_eq!(pieces.finish(), id);
     }
 }

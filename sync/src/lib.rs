@@ -4,11 +4,13 @@
 //! the engine that pushes, proves, evicts and pulls. It knows nothing of the kernel or a terminal.
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
+pub mod drive;
 pub mod engine;
 pub mod state;
 pub mod evict;
 pub mod verify;
 pub mod publish;
+pub mod merge;
 pub mod push;
 pub mod seals;
 pub mod log;

@@ -584,7 +584,7 @@ pub struct ProgressEvent {
 }
 
 /// The kinds of long work.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Opening the drive: keys, journal replay.

@@ -28,7 +28,7 @@ pub mod words;
 mod xattrs;
 
 pub use self::core::{Chunks, Tree};
-pub use merging::Merging;
+pub use merging::{Attributes, Merging, Version};
 pub use publishing::{Draft, LinkDraft, NodeDraft, Publishing, TombDraft, XattrDraft};
 pub use sealing::{NewContent, SealJob};
 pub use upkeep::Unsealed;

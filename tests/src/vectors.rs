@@ -12,6 +12,7 @@ mod blobs;
 mod case;
 mod keys;
 mod logs;
+mod members;
 
 pub use case::{Case, Outcome};
 
@@ -42,7 +43,10 @@ pub const FORMATS: &[Format] = &[
     format("entry", logs::entry),
     format("record", logs::record),
     format("commit", logs::commit),
+    format("member", members::member),
     format("slice", blobs::slice),
+    // Whatever the bytes, they have cuts: nothing is refused.
+    Format { name: "cut", check: blobs::cut, valid_min: 10, refused_min: 0 },
 ];
 
 const fn format(name: &'static str, check: Check) -> Format {

@@ -7,7 +7,10 @@
 use rdrivefs_sync::Result;
 use rdrivefs_sync::id::Ino;
 
-pub mod words;
+mod tree;
+
+/// The words between adapter and core, which are the tree's.
+pub use rdrivefs_sync::tree::words;
 
 use words::{Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs};
 

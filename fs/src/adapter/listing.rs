@@ -69,14 +69,15 @@ pub(super) fn fill<C: Core>(
     let mut after = offset.saturating_sub(DOTS);
     loop {
         let page = core.list(dir, after, PAGE_ENTRIES)?;
+        // A page may lack entries that went meanwhile; only an empty one is the end.
+        if page.is_empty() {
+            return Ok(());
+        }
         for Entry { cookie, name, attr } in &page {
             if !listing.add(cookie + DOTS, name, attr, false) {
                 return Ok(());
             }
             after = *cookie;
-        }
-        if page.len() < PAGE_ENTRIES {
-            return Ok(());
         }
     }
 }

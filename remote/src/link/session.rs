@@ -17,7 +17,7 @@ use crate::store::Body;
 use crate::wire::{Answer, Call, VERSION, close, frame, record};
 
 /// How long a node may take to answer a dial, hello included.
-const DIAL: Duration = Duration::from_secs(10);
+const DIAL: Duration = Duration::from_secs(5);
 /// TLS wants a name although a raw key has none; it is never sent.
 const NO_NAME: &str = "rdrivefs";
 /// The number TLS gives "no application protocol" (RFC 8446), as QUIC carries it (RFC 9001).

@@ -10,15 +10,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::blob::BlobId;
+use crate::entry::ENTRY_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::logs::{Logs, READ_BYTES_MAX, WATCH_MS_MAX};
-use crate::node::keeper::{ANSWER_UNIT, Keeper};
+use crate::node::keeper::Keeper;
 use crate::node::pace::{Paced, patience};
+use crate::node::pieces::{Part, parts};
 use crate::node::session::Session;
+use crate::proof::slice_len;
 use crate::store::{Body, Slice, Store};
 use crate::wire::record::{self, Want};
 use crate::wire::{
@@ -29,20 +32,28 @@ use crate::wire::{
 /// Wants are proven in parts of this many, each a task, so that both disk and cores are used.
 const WANTS_PER_TASK: usize = 64;
 
-/// An answer with its body, and the room it takes.
-struct Outcome {
-    answer: Answer,
-    body: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+/// What is to be said.
+enum Outcome {
+    /// An answer with its body, and the room it takes.
+    Whole { answer: Answer, body: Bytes, _room: Option<Room> },
+    /// A slice that is made while it is sent.
+    Slice { id: BlobId, bytes: u64, parts: Vec<Part> },
 }
+
+/// Memory granted for a part of an answer: first out of the session's share, then out of all.
+type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Outcome {
     fn done() -> Self {
         Self::body(Bytes::new(), None)
     }
 
-    fn body(body: impl Into<Bytes>, room: Option<OwnedSemaphorePermit>) -> Self {
-        Self { answer: Answer::Done, body: body.into(), _room: room }
+    fn answer(answer: Answer) -> Self {
+        Self::Whole { answer, body: Bytes::new(), _room: None }
+    }
+
+    fn body(body: impl Into<Bytes>, room: Option<Room>) -> Self {
+        Self::Whole { answer: Answer::Done, body: body.into(), _room: room }
     }
 }
 
@@ -71,23 +82,68 @@ where
     let outcome = outcome.unwrap_or_else(|error| {
         keeper.metrics.failure(&error);
         log(&session, &error);
-        Outcome { answer: Answer::Failed(Fault::from(&error)), body: Bytes::new(), _room: None }
+        Outcome::answer(Answer::Failed(Fault::from(&error)))
     });
-    keeper.metrics.bytes_out.fetch_add(outcome.body.len() as u64, Ordering::Relaxed);
-    reply(to, outcome).await;
+    if let Err(error) = reply(&keeper, &session, to, outcome).await {
+        tracing::debug!(%error, "the reply did not arrive");
+    }
 }
 
-async fn reply<W: AsyncWrite + Unpin>(mut to: W, outcome: Outcome) {
-    let head = Reply { answer: outcome.answer.clone(), body: outcome.body.len() as u64 };
-    let sent = async {
-        frame::send(&mut to, &head, &outcome.body).await?;
-        to.shutdown().await.map_err(|e| Error::Unreachable(e.to_string()))
-    };
-    match tokio::time::timeout(patience(head.body), sent).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "the reply did not arrive"),
-        Err(_) => tracing::debug!("the reply was not taken in time"),
+async fn reply<W: AsyncWrite + Unpin>(
+    keeper: &Keeper,
+    session: &Session,
+    mut to: W,
+    outcome: Outcome,
+) -> Result<()> {
+    match outcome {
+        Outcome::Whole { answer, body, _room } => {
+            let head = Reply { answer, body: body.len() as u64 };
+            send(keeper, head.body, frame::send(&mut to, &head, &body)).await?;
+        }
+        Outcome::Slice { id, bytes, parts } => {
+            let head = Reply { answer: Answer::Done, body: bytes };
+            send(keeper, 0, frame::send(&mut to, &head, &[])).await?;
+            let mut next = prove(keeper, session, id, parts.first()).await?;
+            for at in 1.. {
+                let Some((part, room)) = next else { break };
+                let sent = async {
+                    send(keeper, part.len() as u64, frame::send_bytes(&mut to, &part)).await?;
+                    drop(room);
+                    Ok::<_, Error>(())
+                };
+                // The next part is proven while this one travels.
+                let (sent, proven) = tokio::join!(sent, prove(keeper, session, id, parts.get(at)));
+                sent?;
+                next = proven?;
+            }
+        }
     }
+    send(keeper, 0, frame::end(&mut to)).await
+}
+
+/// Sends so many bytes in the time they may take.
+async fn send(
+    keeper: &Keeper,
+    bytes: u64,
+    sending: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let sent = tokio::time::timeout(patience(bytes), sending).await;
+    sent.unwrap_or_else(|_| Err(timed_out(bytes)))?;
+    keeper.metrics.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The slice of one part, less what was said before.
+async fn prove(
+    keeper: &Keeper,
+    session: &Session,
+    id: BlobId,
+    part: Option<&Part>,
+) -> Result<Option<(Bytes, Room)>> {
+    let Some(part) = part else { return Ok(None) };
+    let room = room(keeper, session, slice_max(part.range.end - part.range.start)).await;
+    let slice = session.space.blobs().get(id, part.range.clone()).await?;
+    Ok(Some((slice.0.slice(part.skip..), room)))
 }
 
 async fn carry_out<R>(
@@ -108,7 +164,8 @@ where
         return put(keeper, session, id, body, from).await;
     }
     let max = call.body_max();
-    let bytes = tokio::time::timeout(patience(body), frame::read_body(&mut from, body, max, "body"));
+    let bytes =
+        tokio::time::timeout(patience(body), frame::read_body(&mut from, body, max, "body"));
     let bytes = bytes.await.map_err(|_| timed_out(body))??;
     let space = &session.space;
     match call {
@@ -129,13 +186,13 @@ where
         }
         Call::Space => {
             let used = space.used().await?;
-            let answer = Answer::Space { used: used.used, quota: used.quota, blobs: used.blobs };
-            Ok(Outcome { answer, body: Bytes::new(), _room: None })
+            let (used, quota, blobs) = (used.used, used.quota, used.blobs);
+            Ok(Outcome::answer(Answer::Space { used, quota, blobs }))
         }
         Call::Append => append(keeper, session, bytes).await,
         Call::ReadLog { log, from, bytes_max } => {
-            let room = room(keeper, READ_BYTES_MAX).await;
             let bytes_max = bytes_max.min(READ_BYTES_MAX);
+            let room = room(keeper, session, bytes_max.max(ENTRY_BYTES_MAX as u64)).await;
             let entries = space.logs().read(log, from, bytes_max).await?;
             Ok(Outcome::body(record::write_entries(&entries), Some(room)))
         }
@@ -170,28 +227,24 @@ where
     Ok(Outcome::done())
 }
 
-async fn get(
-    keeper: &Keeper,
-    session: &Session,
-    id: BlobId,
-    range: Range<u64>,
-) -> Result<Outcome> {
+async fn get(keeper: &Keeper, session: &Session, id: BlobId, range: Range<u64>) -> Result<Outcome> {
     let width = range.end.checked_sub(range.start);
     let width = width.ok_or_else(|| Error::malformed("range", "it ends before it begins"))?;
     if width > GET_BYTES_MAX {
         return Err(Error::malformed("range", format_args!("wider than {GET_BYTES_MAX} bytes")));
     }
-    let room = room(keeper, slice_max(width)).await;
-    let slice = session.space.blobs().get(id, range).await?;
+    let found = session.space.blobs().has(&[id]).await?;
+    let len = found.first().copied().flatten().ok_or(Error::Missing(id))?;
     keeper.metrics.slices.fetch_add(1, Ordering::Relaxed);
-    Ok(Outcome::body(slice.0, Some(room)))
+    let bytes = slice_len(len, &range);
+    Ok(Outcome::Slice { id, bytes, parts: parts(len, range) })
 }
 
 async fn get_many(keeper: &Keeper, session: &Arc<Session>, wants: Vec<Want>) -> Result<Outcome> {
     let count = u32::try_from(wants.len()).expect("wants are few");
     session.pace.take(count).await;
     let bytes = wants.iter().map(|w| slice_max(w.range.end - w.range.start)).sum::<u64>();
-    let room = room(keeper, bytes.min(2 * WANTED_BYTES_MAX)).await;
+    let room = room(keeper, session, bytes.min(2 * WANTED_BYTES_MAX)).await;
     let tasks: Vec<_> = wants
         .chunks(WANTS_PER_TASK)
         .map(|part| tokio::spawn(prove_all(session.clone(), part.to_vec())))
@@ -228,13 +281,11 @@ fn heads(heads: Vec<crate::entry::Head>) -> Result<Outcome> {
     Ok(Outcome::body(record::write_heads(&heads), None))
 }
 
-/// Waits for room for an answer of so many bytes.
-async fn room(keeper: &Keeper, bytes: u64) -> OwnedSemaphorePermit {
-    let all = keeper.config.limits.answer_bytes as u64 / ANSWER_UNIT;
-    let units = bytes.div_ceil(ANSWER_UNIT).min(all);
-    let units = u32::try_from(units).expect("an answer is far below 4 TiB");
-    let room = keeper.answers.clone().acquire_many_owned(units);
-    room.await.expect("the semaphore is never closed")
+/// Waits for room for so many bytes.
+async fn room(keeper: &Keeper, session: &Session, bytes: u64) -> Room {
+    // The session's share comes first: who waits for it holds nothing of what others need.
+    let own = session.answers.take(bytes).await;
+    (own, keeper.answers.take(bytes).await)
 }
 
 fn timed_out(bytes: u64) -> Error {

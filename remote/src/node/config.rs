@@ -42,8 +42,8 @@ pub struct Limits {
     pub requests_per_s: u32,
     /// Puts that are written at a time; the others wait with their bytes unread.
     pub puts: usize,
-    /// Bytes of answers in memory.
-    pub answer_bytes: usize,
+    /// Bytes of answers in memory; one connection may have a quarter of them.
+    pub answer_bytes: u64,
     /// How long requests may take to finish when the node stops.
     pub drain_ms: u64,
 }
@@ -73,7 +73,7 @@ impl Default for Limits {
             hello_ms: 10_000,
             requests_per_s: 50_000,
             puts: 16,
-            answer_bytes: 36 << 20,
+            answer_bytes: 24 << 20,
             drain_ms: 10_000,
         }
     }

@@ -11,12 +11,11 @@ use crate::node::allow::Allow;
 use crate::node::config::Config;
 use crate::node::invite::Invites;
 use crate::node::metrics::{Gauges, Metrics};
+use crate::node::pace::Budget;
 use crate::node::place::Place;
 use crate::node::session::Sessions;
 use crate::node::space::Space;
 
-/// Answers are weighed in units of this many bytes.
-pub(super) const ANSWER_UNIT: u64 = 1024;
 /// Hellos whose certificates are in memory at a time.
 const HELLOS: usize = 16;
 
@@ -31,8 +30,8 @@ pub(super) struct Keeper {
     pub(super) metrics: Metrics,
     /// Slots for writing blobs.
     pub(super) puts: Semaphore,
-    /// Room for answers, in units.
-    pub(super) answers: Arc<Semaphore>,
+    /// Room for answers.
+    pub(super) answers: Budget,
     pub(super) hellos: Semaphore,
     /// True once the node is to stop.
     pub(super) stopping: watch::Sender<bool>,
@@ -42,13 +41,12 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(config: Config, key: PublicKey, place: Place, allow: Allow) -> Arc<Self> {
-        let units = config.limits.answer_bytes as u64 / ANSWER_UNIT;
         Arc::new(Self {
             invites: Invites::new(&place),
             sessions: Sessions::new(config.limits),
             metrics: Metrics::default(),
             puts: Semaphore::new(config.limits.puts),
-            answers: Arc::new(Semaphore::new(usize::try_from(units).expect("fits a usize"))),
+            answers: Budget::new(config.limits.answer_bytes),
             hellos: Semaphore::new(HELLOS),
             stopping: watch::Sender::new(false),
             spaces: Mutex::default(),

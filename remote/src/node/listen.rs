@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming, VarInt};
-use tokio::io::AsyncWriteExt as _;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::{Error, Result};
@@ -64,7 +63,9 @@ fn admit(
     connections: &mut JoinSet<()>,
 ) {
     let mut list = pending.lock().unwrap_or_else(PoisonError::into_inner);
-    if list.tasks.len() > RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated()
+    if list.tasks.len() > RETRY_ABOVE
+        && incoming.may_retry()
+        && !incoming.remote_address_validated()
     {
         let _ = incoming.retry();
         return;
@@ -124,7 +125,7 @@ async fn welcome(incoming: Incoming, keeper: &Arc<Keeper>) -> Result<(Connection
     }
     let said = async {
         frame::send(&mut to, &Reply { answer, body: 0 }, &[]).await?;
-        to.shutdown().await.map_err(|e| Error::Unreachable(e.to_string()))
+        frame::end(&mut to).await
     };
     let said = said.await;
     match decided {

@@ -68,7 +68,12 @@ impl Metrics {
             ("welcomed_total", "counter", "Connections welcomed.", count(&self.welcomed)),
             ("refused_total", "counter", "Connections refused.", count(&self.turned_away)),
             ("in_bytes_total", "counter", "Bytes of blobs and entries in.", count(&self.bytes_in)),
-            ("out_bytes_total", "counter", "Bytes of slices and entries out.", count(&self.bytes_out)),
+            (
+                "out_bytes_total",
+                "counter",
+                "Bytes of slices and entries out.",
+                count(&self.bytes_out),
+            ),
             ("slices_total", "counter", "Slices proven.", count(&self.slices)),
         ] {
             let _ = writeln!(out, "# HELP rdrivefs_node_{name} {help}");

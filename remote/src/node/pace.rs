@@ -1,11 +1,12 @@
 //! Pace: how fast someone may ask, and how slow someone may answer.
 
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use crate::env::{Env, Instant};
@@ -15,6 +16,9 @@ const GRACE_MS: u64 = 30_000;
 /// The slowest peer that is waited for, in bytes per millisecond (128 kbit/s): slower ones hold a
 /// slot and a reservation that others need.
 const BYTES_PER_MS_MIN: u64 = 16;
+
+/// Memory is counted in units of so many bytes.
+const BUDGET_UNIT: u64 = 1024;
 
 /// How long a peer may take for so many bytes.
 pub(super) fn patience(bytes: u64) -> Duration {
@@ -54,6 +58,28 @@ impl Bucket {
     }
 }
 
+/// Memory that is granted before it is used.
+#[derive(Debug)]
+pub(super) struct Budget {
+    units: u32,
+    free: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub(super) fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        Self { units, free: Arc::new(Semaphore::new(units as usize)) }
+    }
+
+    /// Waits until so many bytes are free; whoever wants more than there are waits for all.
+    pub(super) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        let granted = self.free.clone().acquire_many_owned(units.min(self.units)).await;
+        granted.expect("the semaphore is never closed")
+    }
+}
+
 /// A reader that fails once its bytes are overdue, so that what waits for them lets go.
 pub(super) struct Paced<R> {
     from: R,
@@ -82,7 +108,6 @@ impl<R: AsyncRead + Unpin> AsyncRead for Paced<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;

@@ -21,6 +21,8 @@ use crate::wire::close;
 
 /// Authorisations are read again this often even if the kernel says nothing (network disks).
 const RELOAD: Duration = Duration::from_secs(2);
+/// What changes at a time is read at a time, and no burst of changes keeps us busy.
+const SETTLE: Duration = Duration::from_millis(50);
 /// Separates the key of stateless resets from every other use of the node's seed.
 const RESET_CONTEXT: &str = "rdrivefs v1 stateless reset";
 
@@ -118,9 +120,12 @@ impl Node {
 /// Reads authorisations again when their directory changes.
 async fn reload(keeper: Arc<Keeper>) {
     let (changed, mut changes) = mpsc::channel(1);
-    let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-        // One waiting notice is enough for any number of changes.
-        let _ = changed.try_send(());
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event too, and would have us read for ever.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // One waiting notice is enough for any number of changes.
+            let _ = changed.try_send(());
+        }
     });
     let watching = watcher.and_then(|mut watcher| {
         watcher.watch(&keeper.place.authorized(), RecursiveMode::NonRecursive)?;
@@ -137,6 +142,7 @@ async fn reload(keeper: Arc<Keeper>) {
             }
         };
         let _ = tokio::time::timeout(RELOAD, told).await;
+        tokio::time::sleep(SETTLE).await;
         match keeper.allow.reload() {
             Ok(gone) if gone.is_empty() => {}
             Ok(gone) => {

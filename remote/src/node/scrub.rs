@@ -16,11 +16,10 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::node::place::Place;
 use crate::proof::Hasher;
+use crate::store::directory::OUTBOARD_SUFFIX;
 
 /// Bytes read in one step: large for the disk, small beside any rate.
 const STEP_BYTES: usize = 256 << 10;
-/// What stands behind the name of a blob's proof tree.
-const OUTBOARD_SUFFIX: &str = ".obao4";
 
 /// What a scrub found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -154,7 +153,8 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(io()(e)),
     };
-    let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(io())?;
+    let mut paths =
+        entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(io())?;
     paths.sort();
     Ok(paths)
 }

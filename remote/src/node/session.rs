@@ -11,7 +11,7 @@ use crate::env::WallMs;
 use crate::error::{Error, Result};
 use crate::identity::PublicKey;
 use crate::node::config::Limits;
-use crate::node::pace::Bucket;
+use crate::node::pace::{Bucket, Budget};
 use crate::node::space::Space;
 use crate::wire::close;
 
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) requests: AtomicU64,
     /// Shared by all connections of the device.
     pub(super) pace: Arc<Bucket>,
+    /// The session's share of the room for answers, so that a slow reader slows only itself.
+    pub(super) answers: Budget,
     connection: quinn::Connection,
     all: Weak<Sessions>,
 }
@@ -86,6 +88,7 @@ impl Sessions {
             since: now,
             requests: AtomicU64::new(0),
             pace,
+            answers: Budget::new(self.limits.answer_bytes / 4),
             connection,
             all: Arc::downgrade(self),
         });

@@ -34,6 +34,7 @@ const UNLIMITED: u64 = u64::MAX;
 pub(super) struct Space {
     drive: DriveId,
     root: PublicKey,
+    env: Env,
     blobs: DirectoryStore,
     logs: DirectoryLogs,
     membership: RwLock<Arc<Membership>>,
@@ -64,9 +65,9 @@ impl Space {
     /// The space of the drive with this root under `dir`.
     pub(super) async fn open(dir: PathBuf, root: PublicKey, env: &Env) -> Result<Arc<Self>> {
         let drive = DriveId::of(&root);
-        let (at, env) = (dir.clone(), env.clone());
+        let (at, world) = (dir.clone(), env.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let blobs = DirectoryStore::open(&at.join("blobs"), &env)?;
+            let blobs = DirectoryStore::open(&at.join("blobs"), &world)?;
             let logs = DirectoryLogs::open(&at.join("logs"), drive)?;
             Ok::<_, Error>((blobs, logs))
         });
@@ -74,6 +75,7 @@ impl Space {
         let space = Self {
             drive,
             root,
+            env: env.clone(),
             blobs,
             logs,
             membership: RwLock::new(Arc::new(Membership::replay(drive, &root, &[])?)),
@@ -203,9 +205,26 @@ impl Space {
         Err(stranger())
     }
 
-    /// Removes a blob that the node's hold on it is over for.
-    pub(super) async fn delete(&self, id: BlobId, _retain_ms: u64) -> Result<()> {
+    /// Removes a blob, unless the node still holds it: it counts from when the blob was last put.
+    pub(super) async fn delete(&self, id: BlobId, retain_ms: u64) -> Result<()> {
+        if retain_ms > 0 && self.age_ms(&id)?.is_some_and(|age| age < retain_ms) {
+            return Err(Error::Refused(format!("this node holds every blob for {retain_ms} ms")));
+        }
         self.blobs.delete(id).await
+    }
+
+    /// How long ago a blob was put, by this node's clock.
+    fn age_ms(&self, id: &BlobId) -> Result<Option<u64>> {
+        let path = self.blobs.path(id);
+        let put = match std::fs::metadata(&path).and_then(|meta| meta.modified()) {
+            Ok(put) => put,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format!("reading {}", path.display()))(e)),
+        };
+        let put = put.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let put_ms = u64::try_from(put.as_millis()).unwrap_or(u64::MAX);
+        // A clock that went back makes the hold longer, never shorter.
+        Ok(Some(self.env.wall_ms().0.saturating_sub(put_ms)))
     }
 
     /// Sets bytes aside, or says that there are not so many.

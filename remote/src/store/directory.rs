@@ -92,6 +92,11 @@ impl DirectoryStore {
         Ok(Self { disk: Arc::new(disk), env: env.clone(), reads })
     }
 
+    /// Where a blob lies if it is held.
+    pub fn path(&self, id: &BlobId) -> PathBuf {
+        self.disk.path(id)
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk) -> Result<T> + Send + 'static,

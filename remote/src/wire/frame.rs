@@ -34,6 +34,22 @@ pub async fn send<T: Encode<()>>(
     to.write_all(&body[first..]).await.map_err(broken)
 }
 
+/// Sends more of a body.
+///
+/// # Errors
+/// [`Error::Unreachable`] when the stream breaks.
+pub async fn send_bytes(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<()> {
+    to.write_all(bytes).await.map_err(broken)
+}
+
+/// Says that nothing more follows.
+///
+/// # Errors
+/// [`Error::Unreachable`] when the stream breaks.
+pub async fn end(to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+    to.shutdown().await.map_err(broken)
+}
+
 /// Reads a head.
 ///
 /// # Errors
@@ -109,7 +125,7 @@ where
 async fn send_request<W: AsyncWrite + Unpin>(to: &mut W, head: &Request, body: Body) -> Result<()> {
     send(to, head, &[]).await?;
     copy(body, to).await?;
-    to.shutdown().await.map_err(broken)
+    end(to).await
 }
 
 /// Copies a body out, exactly as long as it said.

@@ -15,7 +15,7 @@ use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::layer::{LayerReader, Sealed, Toc};
-use crate::record::{LayerKey, Record};
+use crate::record::Record;
 use crate::seal::Key;
 
 /// What opens a layer.
@@ -24,7 +24,7 @@ use crate::seal::Key;
 pub struct LayerSecret {
     /// Its key.
     #[n(0)]
-    pub key: LayerKey,
+    pub key: Key,
     /// The epoch bound into its seals.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub epoch: [u8; 32],
@@ -71,7 +71,7 @@ const ROW: &str = "layer";
 impl LayerSecret {
     /// What opens a layer that was just sealed.
     pub fn of(sealed: &Sealed, epoch: [u8; 32]) -> Self {
-        let key = LayerKey::from(*sealed.key.as_bytes());
+        let key = sealed.key.clone();
         Self { key, epoch, nonce: sealed.nonce, toc: sealed.toc.encode() }
     }
 
@@ -81,8 +81,7 @@ impl LayerSecret {
     /// [`Error::Corrupt`] when the table of contents does not parse.
     pub fn reader(&self, drive: &DriveId) -> Result<LayerReader> {
         let toc = Toc::decode(&self.toc)?;
-        let key = Key::from(*self.key.as_bytes());
-        Ok(LayerReader::new(key, toc, drive.0, self.epoch, self.nonce))
+        Ok(LayerReader::new(self.key.clone(), toc, drive.0, self.epoch, self.nonce))
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -38,6 +38,8 @@ pub trait DiskFile: Send + Sync {
     fn datasync(&self) -> io::Result<()>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Gives the file exactly this length, with room on the disk for all of it.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
@@ -129,5 +131,13 @@ impl DiskFile for File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)?;
+        if len > 0 {
+            rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len)?;
+        }
+        Ok(())
     }
 }

@@ -367,4 +367,20 @@ impl DiskFile for Handle {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.world().files[&self.file].now.len() as u64)
     }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.call(Sort::Write)?;
+        let content = &world.files[&self.file];
+        let growth = len.saturating_sub(content.now.len() as u64);
+        if world.capacity_bytes.is_some_and(|most| world.used_bytes() + growth > most) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let content = world.files.get_mut(&self.file).expect("a handle has a file");
+        let len = usize::try_from(len).expect("a test file is small");
+        // What is in it is of no interest, so the same is durable.
+        content.now.resize(len, 0);
+        content.durable.resize(len, 0);
+        Ok(())
+    }
 }

@@ -15,7 +15,7 @@ use super::block::{self, Head, Kind, Nonce, Opened};
 use super::header::{self, FIRST, PieceId, Role};
 use super::place::{Place, Position, Run};
 use super::segment::{Joint, Segment};
-use super::space::io_error;
+use super::space::{Ground, io_error};
 use super::survey::{Found, Survey};
 
 /// A record that survived.
@@ -79,7 +79,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`Error::Corrupt`] naming the segment and offset that must be readable and is not.
-    pub(super) fn follow(survey: &Survey, applied: u64) -> Result<Option<Self>> {
+    pub(super) fn follow(ground: &Ground, survey: &Survey, applied: u64) -> Result<Option<Self>> {
         let start = survey.log.iter().rfind(|(_, found)| found.header.first <= applied + 1);
         let Some((start, found)) = start else {
             let bad = survey.bad.iter().find(|((role, _), _)| *role == Role::Log);
@@ -92,7 +92,7 @@ impl Chain {
         let joint = Joint { link: found.header.link, last: found.header.first - 1, confirmed: 0 };
         let (records, lasts) = (Vec::new(), BTreeMap::new());
         let chain = Self { records, tail: *start, joint, lasts };
-        Walk::new(survey, chain, applied, found)?.finish().map(Some)
+        Walk::new(ground, survey, chain, applied, found)?.finish().map(Some)
     }
 
     /// Ends the chain before the first unconfirmed record whose data is not whole.
@@ -134,6 +134,7 @@ impl Chain {
 
 /// A walk along the chain.
 struct Walk<'a> {
+    ground: &'a Ground,
     survey: &'a Survey,
     /// By the nonce they follow, the last piece that says so.
     follows: BTreeMap<Nonce, PieceId>,
@@ -145,11 +146,17 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(survey: &'a Survey, chain: Chain, applied: u64, found: &'a Found) -> Result<Self> {
+    fn new(
+        ground: &'a Ground,
+        survey: &'a Survey,
+        chain: Chain,
+        applied: u64,
+        found: &'a Found,
+    ) -> Result<Self> {
         // In ascending order, so that of several that follow one block the last one stays.
         let follows = survey.log.iter().map(|(id, found)| (found.header.link, *id)).collect();
         let (at, bytes) = (found.header.base, Vec::new());
-        let mut walk = Self { survey, follows, applied, chain, found, at, bytes };
+        let mut walk = Self { ground, survey, follows, applied, chain, found, at, bytes };
         walk.enter(found)?;
         Ok(walk)
     }
@@ -177,12 +184,11 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, found: &'a Found) -> Result<()> {
-        let name = || header::name(Role::Log, found.header.id);
-        let len = found.file.len().map_err(io_error(name()))?;
-        let len =
-            usize::try_from(len).map_err(|_| self.damaged("a log file cannot be that long"))?;
+        let name = header::name(Role::Log, found.header.id);
+        let file = self.ground.disk.open(&name).map_err(io_error(name.clone()))?;
+        let len = usize::try_from(found.len).map_err(|_| self.damaged("it cannot be that long"))?;
         self.bytes = vec![0; len];
-        let n = found.file.read_at(0, &mut self.bytes).map_err(io_error(name()))?;
+        let n = file.read_at(0, &mut self.bytes).map_err(io_error(name))?;
         self.bytes.truncate(n);
         self.found = found;
         self.at = found.header.base;

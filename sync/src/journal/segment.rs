@@ -14,40 +14,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use rdrivefs_remote::env::Env;
 
-use crate::error::{Error, Posix, Result};
+use crate::error::{Error, Result};
 use crate::seal::{Key, NONCE_BYTES};
 
-use super::block::{self, Head, Kind, Nonce, Opened};
+use super::block::{self, Nonce, Opened};
 use super::disk::DiskFile;
-use super::header::{self, FIRST, HEADER_BYTES, Header, PieceId, Role, UNFINISHED};
-use super::place::{BLOCK_BYTES_MAX, OVERHEAD_BYTES, Place, Run};
+use super::header::{self, FIRST, Header, PieceId, Role};
+use super::piece::{Piece, write_piece, zero};
+use super::place::{Place, Run};
 use super::space::{Ground, io_error, lock};
-
-/// The least that is written ahead when the disk is all but full.
-const AHEAD_BYTES_MIN: u64 = 4 << 10;
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-/// Where the room for a block may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grant {
-    /// Only what is written ahead already.
-    Ahead,
-    /// What is free outside the reserve.
-    Common,
-    /// The reserve too.
-    Reserve,
-}
-
-/// A block for the log.
-pub(super) struct Entry<'a> {
-    pub(super) kind: Kind,
-    pub(super) runs: u16,
-    pub(super) position: u64,
-    pub(super) confirmed: u64,
-    pub(super) nonce: Nonce,
-    pub(super) plain: &'a [u8],
-}
 
 /// A point in the log's chain: the last block's nonce and the last record's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +43,6 @@ pub(super) struct Segment {
     pub(super) changed: Condvar,
 }
 
-/// One file of a segment.
-pub(super) struct Piece {
-    pub(super) generation: u16,
-    pub(super) base: u64,
-    /// `None` until it is read.
-    pub(super) file: Option<Arc<dyn DiskFile>>,
-}
-
 /// What the segment's lock protects.
 pub(super) struct State {
     /// By ascending base; each holds the blocks from its base to the next one's.
@@ -94,10 +61,10 @@ pub(super) struct State {
     pub(super) durable: u64,
     pub(super) settled: Joint,
     /// Whether the first piece's name is durable.
-    named: bool,
+    pub(super) named: bool,
     /// A sync of the last piece failed: what it says no longer counts.
     pub(super) suspect: bool,
-    flushing: bool,
+    pub(super) flushing: bool,
     /// Takes no more blocks.
     pub(super) closed: bool,
     /// Sealed blocks that are not durable yet, as written, oldest first.
@@ -105,7 +72,7 @@ pub(super) struct State {
     /// Log: last record's position. Data: position of the last record that names it.
     pub(super) last: u64,
     /// Data: staged into since somebody last asked to free it.
-    fresh: bool,
+    pub(super) fresh: bool,
 }
 
 impl Segment {
@@ -122,15 +89,8 @@ impl Segment {
         let (role, first) = (Role::Log, last + 1);
         let header = Header { role, id, base: FIRST, first, confirmed, link, salt: env.random() };
         let key = header.key(journal);
-        let mut ahead = FIRST + ground.settings.ahead_bytes;
-        let full = write_piece(ground, &header, &key, |file| zero(file, FIRST, ahead));
-        let file = full.or_else(|error| match error {
-            Error::Posix(Posix::NoSpace) => {
-                ahead = FIRST;
-                write_piece(ground, &header, &key, |_| Ok(()))
-            }
-            other => Err(other),
-        })?;
+        let ahead = FIRST + ground.settings.ahead_bytes;
+        let file = write_piece(ground, &header, &key, |file| zero(file, FIRST, ahead))?;
         let state = State { joint, settled: joint, ahead, named: true, last, ..State::new(file) };
         Ok(Self::of(ground, &header, key, state))
     }
@@ -203,177 +163,6 @@ impl Segment {
         lock(&self.state)
     }
 
-    /// Appends a block to the log; `None` if it has no room, and the next segment's turn has come.
-    pub(super) fn append(&self, entry: &Entry<'_>, grant: Grant) -> Result<Option<Place>> {
-        let mut state = self.state();
-        let bytes = entry.plain.len() + OVERHEAD_BYTES;
-        let at = state.end;
-        let end = at + bytes as u64;
-        if state.closed || end > self.ground.settings.log_segment_bytes {
-            return Ok(None);
-        }
-        if !self.make_room(&mut state, end, grant)? {
-            return Ok(None);
-        }
-        let (kind, runs, position) = (entry.kind, entry.runs, entry.position);
-        let (len, link) = (len_u32(entry.plain), state.joint.link);
-        let (confirmed, nonce) = (entry.confirmed, entry.nonce);
-        let head = Head { len, kind, runs, position, confirmed, link, nonce };
-        let mut sealed = Vec::with_capacity(bytes);
-        block::seal(&self.key, at, &head, entry.plain, &mut sealed);
-        let (file, base) = state.tail();
-        // After an error nothing has moved: the next block is written over what may stand there.
-        file.write_at(at - base + FIRST, &sealed)
-            .map_err(io_error(header::place(self.number, at)))?;
-        state.end = end;
-        state.joint = Joint { link: nonce, last: position, confirmed };
-        state.last = position;
-        self.hold(&mut state, at, sealed);
-        Ok(Some(Place { segment: self.number, at, len }))
-    }
-
-    /// Writes zeros ahead of the log until it reaches `end`.
-    fn make_room(&self, state: &mut State, end: u64, grant: Grant) -> Result<bool> {
-        if end <= state.ahead {
-            return Ok(true);
-        }
-        let need = end - state.ahead;
-        let step = self.ground.settings.ahead_bytes.max(need);
-        let (file, base) = state.tail();
-        let extend = |step: u64| {
-            let start = state.ahead - base + FIRST;
-            zero(&*file, start, start + step).map_err(io_error(header::place(self.number, end)))
-        };
-        let done = match grant {
-            Grant::Ahead => return Ok(false),
-            Grant::Common => {
-                self.ground.take(step)?;
-                extend(step).map(|()| step)
-            }
-            Grant::Reserve => extend(step).map(|()| step).or_else(|_| {
-                let least = need.next_multiple_of(AHEAD_BYTES_MIN);
-                extend(least).map(|()| least)
-            }),
-        }?;
-        state.ahead += done;
-        Ok(true)
-    }
-
-    /// Appends a stream's bytes in blocks; `None` if they have no room here.
-    pub(super) fn stage(&self, env: &Env, data: &[u8]) -> Result<Option<Vec<Place>>> {
-        let blocks = data.chunks(BLOCK_BYTES_MAX);
-        let nonces: Vec<Nonce> = blocks.clone().map(|_| env.random()).collect();
-        let bytes = data.len() + nonces.len() * OVERHEAD_BYTES;
-        let Some((start, mut link, file, base)) = self.reserve(bytes as u64, &nonces)? else {
-            return Ok(None);
-        };
-        let (mut sealed, mut places) =
-            (Vec::with_capacity(bytes), Vec::with_capacity(nonces.len()));
-        for (plain, nonce) in blocks.zip(nonces) {
-            let at = start + sealed.len() as u64;
-            let len = len_u32(plain);
-            let (kind, runs, position, confirmed) = (Kind::Data, 0, 0, 0);
-            let head = Head { len, kind, runs, position, confirmed, link, nonce };
-            block::seal(&self.key, at, &head, plain, &mut sealed);
-            places.push(Place { segment: self.number, at, len });
-            link = nonce;
-        }
-        let written = file.write_at(start - base + FIRST, &sealed);
-        let mut state = self.state();
-        state.writing.remove(&start);
-        if written.is_ok() {
-            self.hold(&mut state, start, sealed);
-        } else {
-            state.holes.push(start..start + bytes as u64);
-            state.closed = true;
-        }
-        drop(state);
-        self.changed.notify_all();
-        written.map_err(io_error(header::place(self.number, start)))?;
-        Ok(Some(places))
-    }
-
-    fn reserve(&self, bytes: u64, nonces: &[Nonce]) -> Result<Option<Reserved>> {
-        self.ground.take(bytes)?;
-        let mut state = self.state();
-        let start = state.end;
-        if state.closed || start + bytes > self.ground.settings.data_segment_bytes {
-            return Ok(None);
-        }
-        let link = state.joint.link;
-        state.joint.link = nonces.last().copied().unwrap_or(link);
-        state.end += bytes;
-        state.fresh = true;
-        state.writing.insert(start, start + bytes);
-        let (file, base) = state.tail();
-        Ok(Some((start, link, file, base)))
-    }
-
-    /// Keeps what was written until it is durable, as far as memory allows. What is let go can
-    /// still be read back from the file, and is believed only if it opens.
-    fn hold(&self, state: &mut State, at: u64, sealed: Vec<u8>) {
-        let budget = &self.ground.held_bytes;
-        budget.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-        // Writers of a data segment finish in any order.
-        let later = state.held.iter().rev().take_while(|(other, _)| *other > at).count();
-        let index = state.held.len() - later;
-        state.held.insert(index, (at, sealed));
-        while budget.load(Ordering::Relaxed) > self.ground.settings.held_bytes_max
-            && self.role == Role::Data
-            && state.let_go(&self.ground).is_some()
-        {}
-    }
-
-    /// Makes everything before `upto` durable and says up to where it is. Those who wait for a
-    /// range that a running sync does not cover share the next one.
-    pub(super) fn flush(&self, upto: u64) -> Result<u64> {
-        let mut state = self.state();
-        let upto = upto.min(state.end);
-        loop {
-            if state.durable >= upto {
-                return Ok(state.durable);
-            }
-            if !state.flushing && state.written() >= upto {
-                break;
-            }
-            state = self.wait(state);
-        }
-        state.flushing = true;
-        let (target, joint) = (state.written(), state.joint);
-        let named = state.named;
-        let mut synced = Err(None);
-        if !state.suspect {
-            let (file, _) = state.tail();
-            drop(state);
-            synced = self.sync_file(&*file, named).map_err(Some);
-            state = self.state();
-        }
-        let result = match synced {
-            Ok(()) => {
-                state.settle(&self.ground, target, joint);
-                Ok(())
-            }
-            Err(first) => {
-                if let Some(error) = first {
-                    tracing::warn!(segment = self.number, %error, "a sync failed, rewriting");
-                }
-                let result;
-                (state, result) = self.rebuild(state);
-                result
-            }
-        };
-        state.flushing = false;
-        let durable = state.durable;
-        drop(state);
-        self.changed.notify_all();
-        result.map(|()| durable)
-    }
-
-    fn sync_file(&self, file: &dyn DiskFile, named: bool) -> std::io::Result<()> {
-        file.datasync()?;
-        if named { Ok(()) } else { self.ground.disk.sync_dir() }
-    }
-
     pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).expect("no thread may panic while it changes the journal")
     }
@@ -423,10 +212,15 @@ impl Segment {
         state.ahead.max(state.end)
     }
 
-    /// Syncs a segment of an earlier run.
-    pub(super) fn sync_again(&self) -> Result<()> {
-        let (file, _) = self.state().piece_at(self, u64::MAX - 1)?;
-        file.datasync().map_err(io_error(header::place(self.number, 0)))
+    /// Syncs a piece of an earlier run, the last one if none is given.
+    pub(super) fn sync_again(&self, generation: Option<u16>) -> Result<()> {
+        let mut state = self.state();
+        let mut pieces = state.pieces.iter().rev();
+        let piece = pieces.find(|piece| generation.is_none_or(|one| one == piece.generation));
+        let base = piece.map_or(FIRST, |piece| piece.base);
+        let (file, _) = state.piece_at(self, base)?;
+        drop(state);
+        file.datasync().map_err(io_error(header::place(self.number, base)))
     }
 
     /// Forgets a piece whose file was removed; whether it was the only one.
@@ -461,8 +255,8 @@ impl Segment {
     /// Closes the files of a segment that is only read, to be opened again at need.
     pub(super) fn let_files_go(&self) {
         let mut state = self.state();
-        if state.closed && state.durable >= state.end {
-            state.pieces.iter_mut().for_each(|piece| piece.file = None);
+        if state.closed && state.durable >= state.end && !state.flushing {
+            state.let_files_go();
         }
     }
 
@@ -477,9 +271,6 @@ impl Segment {
         Ok(())
     }
 }
-
-/// Start, link, file and the file's base of a range that was reserved.
-type Reserved = (u64, Nonce, Arc<dyn DiskFile>, u64);
 
 impl State {
     fn empty() -> Self {
@@ -515,8 +306,12 @@ impl State {
         (file, piece.base)
     }
 
+    pub(super) fn let_files_go(&mut self) {
+        self.pieces.iter_mut().for_each(|piece| piece.file = None);
+    }
+
     /// Everything before this has been written.
-    fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.writing.keys().next().copied().unwrap_or(self.end)
     }
 
@@ -527,8 +322,23 @@ impl State {
             let id = PieceId { segment: segment.number, generation: piece.generation };
             let name = header::name(segment.role, id);
             piece.file = Some(segment.ground.disk.open(&name).map_err(io_error(name))?);
+            segment.ground.opened_files.fetch_add(1, Ordering::Relaxed);
         }
         Ok((piece.file.clone().expect("it was just opened"), piece.base))
+    }
+
+    /// Keeps what was written until it is durable, as far as memory allows. What is let go can
+    /// still be read back from the file, and is believed only if it opens.
+    pub(super) fn hold(&mut self, segment: &Segment, at: u64, sealed: Vec<u8>) {
+        let Ground { held_bytes: budget, settings, .. } = &*segment.ground;
+        budget.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        // Writers of a data segment finish in any order.
+        let index = self.held.partition_point(|(other, _)| *other < at);
+        self.held.insert(index, (at, sealed));
+        while budget.load(Ordering::Relaxed) > settings.held_bytes_max
+            && segment.role == Role::Data
+            && self.let_go(&segment.ground).is_some()
+        {}
     }
 
     /// Everything before `target` is durable.
@@ -556,46 +366,3 @@ impl Drop for Segment {
         }
     }
 }
-
-/// Makes the file of a piece under an unfinished name, lets `fill` write it, makes it durable and
-/// gives it its name: a file that goes by its name has a whole header.
-pub(super) fn write_piece(
-    ground: &Ground,
-    header: &Header,
-    key: &Key,
-    fill: impl FnOnce(&dyn DiskFile) -> std::io::Result<()>,
-) -> Result<Arc<dyn DiskFile>> {
-    let name = header::name(header.role, header.id);
-    let unfinished = format!("{name}{UNFINISHED}");
-    let written = || {
-        let file = ground.disk.create(&unfinished)?;
-        file.write_at(0, &header.encode(key))?;
-        fill(&*file)?;
-        file.datasync()?;
-        ground.disk.rename(&unfinished, &name)?;
-        ground.disk.sync_dir()?;
-        Ok(file)
-    };
-    written().map_err(|error| {
-        // It may be the rename that failed, or what came after it.
-        let _ = ground.disk.remove(&unfinished);
-        io_error(name)(error)
-    })
-}
-
-/// Writes zeros over a range of a file.
-pub(super) fn zero(file: &dyn DiskFile, start: u64, end: u64) -> std::io::Result<()> {
-    let mut at = start;
-    while at < end {
-        let step = (end - at).min(ZEROS.len() as u64);
-        file.write_at(at, &ZEROS[..usize::try_from(step).expect("at most 64 KiB")])?;
-        at += step;
-    }
-    Ok(())
-}
-
-fn len_u32(plain: &[u8]) -> u32 {
-    u32::try_from(plain.len()).expect("a block is at most 84 KiB")
-}
-
-const _: () = assert!(HEADER_BYTES as u64 == FIRST);

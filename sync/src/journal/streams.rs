@@ -3,7 +3,7 @@
 //! Streams share a segment until they have grown big; then each has its own, so that making one
 //! durable does not wait for another's ten gigabytes. Which is why the sharing stops early.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -12,6 +12,8 @@ use super::segment::Segment;
 
 /// Streams that are remembered; the one longest unused starts afresh. Bounds open files too.
 const STREAMS_MAX: usize = 128;
+/// Full segments that need not be durable yet: what a crash takes, and files kept open for it.
+const BEHIND_MAX: usize = 8;
 
 /// The segments that are being staged into.
 #[derive(Default)]
@@ -19,6 +21,8 @@ pub(super) struct Streams {
     shared: Option<Arc<Segment>>,
     by_stream: HashMap<u64, Stream>,
     clock: u64,
+    /// Closed, in the order they were, and perhaps not durable.
+    behind: VecDeque<Arc<Segment>>,
 }
 
 #[derive(Default)]
@@ -54,6 +58,7 @@ impl Streams {
                 let made = create()?;
                 if let Some(full) = slot.replace(made.clone()) {
                     full.close();
+                    self.behind.push_back(full);
                 }
                 Ok(made)
             }
@@ -64,6 +69,12 @@ impl Streams {
     pub(super) fn end(&mut self, stream: u64) {
         if let Some(own) = self.by_stream.remove(&stream).and_then(|known| known.own) {
             own.close();
+            self.behind.push_back(own);
         }
+    }
+
+    /// A segment whose turn has come to be made durable.
+    pub(super) fn behind(&mut self) -> Option<Arc<Segment>> {
+        if self.behind.len() > BEHIND_MAX { self.behind.pop_front() } else { None }
     }
 }

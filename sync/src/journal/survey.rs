@@ -8,16 +8,17 @@ use rdrivefs_remote::env::Env;
 use crate::error::{Error, Result};
 use crate::seal::Key;
 
-use super::disk::DiskFile;
 use super::header::{self, FIRST, HEADER_BYTES, Header, PieceId, Role, UNFINISHED};
-use super::segment::{Piece, Segment};
+use super::piece::Piece;
+use super::segment::Segment;
 use super::space::{Ground, io_error};
 
 /// A file whose header opened.
 pub(super) struct Found {
     pub(super) header: Header,
     pub(super) key: Key,
-    pub(super) file: Arc<dyn DiskFile>,
+    /// The file's length in bytes.
+    pub(super) len: u64,
 }
 
 /// The files of a journal.
@@ -51,10 +52,11 @@ impl Survey {
         let name = header::name(role, id);
         let file = ground.disk.open(&name).map_err(io_error(name.clone()))?;
         let mut bytes = [0; HEADER_BYTES];
-        let n = file.read_at(0, &mut bytes).map_err(io_error(name))?;
+        let n = file.read_at(0, &mut bytes).map_err(io_error(name.clone()))?;
+        let len = file.len().map_err(io_error(name))?;
         match Header::decode(journal, role, id, &bytes[..n]) {
             Ok((header, key)) => {
-                let found = Found { header, key, file };
+                let found = Found { header, key, len };
                 let files = if role == Role::Log { &mut self.log } else { &mut self.data };
                 files.insert(id, found);
             }
@@ -79,16 +81,15 @@ impl Survey {
         ground: &Arc<Ground>,
         env: &Env,
         role: Role,
-    ) -> Result<BTreeMap<u32, Segment>> {
+    ) -> BTreeMap<u32, Arc<Segment>> {
         let files = if role == Role::Log { &self.log } else { &self.data };
         let mut pieces: BTreeMap<u32, Vec<Piece>> = BTreeMap::new();
         let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
         for (id, found) in files {
-            let Header { base, .. } = found.header;
-            let len = found.file.len().map_err(io_error(header::name(role, *id)))?;
+            let base = found.header.base;
             let piece = Piece { generation: id.generation, base, file: None };
             pieces.entry(id.segment).or_default().push(piece);
-            ends.insert(id.segment, base + len.saturating_sub(FIRST));
+            ends.insert(id.segment, base + found.len.saturating_sub(FIRST));
         }
         for (_, id) in self.bad.keys().filter(|(of, _)| *of == role) {
             // Out of reach of every place: it is only there to be removed.
@@ -104,8 +105,8 @@ impl Survey {
                 }
                 None => Segment::unreadable(ground, env, role, number, pieces),
             };
-            (number, segment)
+            (number, Arc::new(segment))
         });
-        Ok(made.collect())
+        made.collect()
     }
 }

@@ -39,6 +39,7 @@ fn small() -> Settings {
         log_segment_bytes: 90 << 10,
         data_segment_bytes: 140 << 10,
         ahead_bytes: 8 << 10,
+        ballast_bytes: 10 << 10,
         held_bytes_max: 60 << 10,
         unsynced_bytes_max: 50 << 10,
         shared_bytes_max: 40 << 10,
@@ -274,6 +275,11 @@ fn r02_a_kill_leaves_everything_that_was_appended() {
         let (journal, replay) = open(&after, 2, model.applied).unwrap();
         let last = model.check(&journal, replayed(replay));
         assert!(last >= model.appended.len() as u64, "killed at call {die_at}");
+        for seed in 0..3 {
+            let dark = after.crash(seed);
+            let (journal, replay) = open(&dark, 3, model.applied).unwrap();
+            assert_eq!(model.check(&journal, replayed(replay)), last, "shown and taken back");
+        }
     }
 }
 
@@ -442,6 +448,63 @@ fn r06_a_failed_sync_is_made_good_from_memory_or_never_claimed() {
 }
 
 #[test]
+fn r06_a_failed_write_leaves_the_rest_of_its_segment_to_be_made_good() {
+    let disk = FaultDisk::new();
+    let (journal, _) = open(&disk, 1, 0).unwrap();
+    let good = journal.stage(1, &bytes_of(1, 5000)).unwrap();
+    let fail = |calls| {
+        let fail_at = Some((calls, ErrorKind::Other));
+        disk.set_faults(Faults { fail_at, ..Faults::default() });
+    };
+    fail(disk.calls());
+    assert!(matches!(journal.stage(1, &bytes_of(2, 5000)).unwrap_err(), Error::Io { .. }));
+    fail(disk.calls());
+    journal.flush(&[good[0].segment]).unwrap();
+    let at = journal.append_naming(b"good", &good).unwrap().position;
+    let _ = journal.sync(at, &[]).unwrap();
+    let (journal, replay) = open(&disk.crash(1), 2, 0).unwrap();
+    assert_eq!(replay.count(), 1);
+    assert_eq!(journal.read(good[0], 0..5000).unwrap(), bytes_of(1, 5000));
+}
+
+#[test]
+fn r07_at_zero_bytes_free_deletes_syncs_and_a_restart_go_on() {
+    let disk = FaultDisk::new();
+    let settings = Settings { ballast_bytes: 6 << 20, ..small() };
+    let key = Key::from(KEY);
+    let open = |disk: &FaultDisk, applied| {
+        let shared = Arc::new(disk.clone());
+        Journal::open_on(shared, &key, &env(3), Position(applied), settings.clone()).unwrap()
+    };
+    let (journal, _) = open(&disk, 0);
+    let mut bytes = 0;
+    let fill = |disk: &FaultDisk| {
+        let used = disk.lengths().iter().map(|(_, len)| *len as u64).sum();
+        disk.set_capacity(Some(used));
+    };
+    // Somebody else takes all that is free.
+    fill(&disk);
+    let staged = journal.stage(1, &bytes_of(1, 50_000)).unwrap_err();
+    assert!(matches!(staged, Error::Posix(Posix::NoSpace)));
+    while bytes < 2 << 20 {
+        let at = journal.append_reserved(&bytes_of(2, 30_000), &[]).unwrap().position;
+        let _ = journal.sync(at, &[]).unwrap();
+        bytes += 30_000;
+    }
+    let last = journal.last();
+    drop(journal);
+    fill(&disk);
+    let (journal, replay) = open(&disk, 0);
+    assert_eq!(replay.count() as u64, last.0);
+    let at = journal.append_reserved(b"delete", &[]).unwrap().position;
+    let _ = journal.sync(at, &[]).unwrap();
+    disk.set_capacity(None);
+    assert!(journal.free(last, |_| false).unwrap() > 0);
+    let ballast = disk.lengths().into_iter().find(|(name, _)| name == "reserve").unwrap();
+    assert_eq!(ballast.1, 6 << 20, "the reserve is whole again");
+}
+
+#[test]
 fn r07_a_full_disk_refuses_in_time_and_still_takes_deletes() {
     let disk = FaultDisk::new();
     disk.set_capacity(Some(RESERVE_BYTES_MIN + (1 << 20)));
@@ -561,6 +624,36 @@ fn a_small_sync_syncs_no_stream_that_no_record_names() {
     let before = disk.syncs();
     let _ = journal.sync(at, &[places[0].segment]).unwrap();
     assert_eq!(disk.syncs() - before, 1);
+}
+
+#[test]
+fn a_sync_confirms_no_later_record_whose_data_is_not_durable() {
+    let disk = FaultDisk::new();
+    let (journal, _) = open(&disk, 1, 0).unwrap();
+    let small = journal.append(b"small").unwrap().position;
+    let places = journal.stage(1, &bytes_of(1, 50_000)).unwrap();
+    let big = journal.append_naming(b"big", &places).unwrap().position;
+    journal.append(b"behind").unwrap();
+    let before = disk.syncs();
+    assert_eq!(journal.sync(small, &[]).unwrap().position(), small);
+    assert_eq!((disk.syncs() - before, journal.confirmed()), (1, small));
+    for seed in 0..8 {
+        let (journal, replay) = open(&disk.crash(seed), 2, 0).unwrap();
+        let count = replay.count();
+        assert!(count == 1 || journal.read(places[0], 0..1).is_ok());
+    }
+    assert_eq!(journal.sync(big, &[]).unwrap().position(), journal.last());
+}
+
+#[test]
+fn long_streams_are_made_durable_behind_the_writer() {
+    let disk = FaultDisk::new();
+    let (journal, _) = open(&disk, 1, 0).unwrap();
+    for number in 0..40 {
+        journal.stage(1, &bytes_of(number, 60_000)).unwrap();
+    }
+    let (stages, files) = (disk.syncs(), disk.lengths().len() as u64);
+    assert!(stages + 12 >= files && files >= 20, "{stages} syncs of {files} files");
 }
 
 #[test]

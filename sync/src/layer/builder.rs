@@ -5,7 +5,7 @@ use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::proof::Outboard;
 
-use crate::chunk::{self, ChunkId};
+use crate::chunk::{self, ChunkId, IdHasher};
 use crate::compress::{Compress, Method, Packed, Packer, Zstd};
 use crate::error::{Error, Result};
 use crate::seal::{self, Key, NONCE_BYTES};
@@ -14,6 +14,10 @@ use super::header::{self, Binding};
 use super::reader::{LayerReader, block_nonce, chunk_key, padding};
 use super::shape::{Fill, HEADER_BYTES, LAYER_BYTES_MAX, padme};
 use super::toc::{Toc, TocChunk};
+
+/// What is opened at a time for comparing: a multiple of every block, and it stays in the core's
+/// own cache.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A layer being filled. Holds its sealed bytes in memory, twice for a moment when it is closed.
 pub struct LayerBuilder {
@@ -217,13 +221,210 @@ impl std::fmt::Debug for LayerBuilder {
 fn compare(reader: &LayerReader, bytes: &[u8], ids_key: &Key, ids: &[ChunkId]) -> Result<()> {
     let mut plain = Vec::new();
     for (number, id) in (0..).zip(ids) {
-        let span = reader.span(number)?;
-        let sealed = &bytes[span.start as usize..span.end as usize];
-        reader.open_into(number, 0..reader.plain_len(number)?, sealed, &mut plain)?;
-        if ChunkId::of(ids_key, &plain) != *id {
+        let len = reader.plain_len(number)?;
+        let mut hasher = IdHasher::new(ids_key);
+        for start in (0..len).step_by(PIECE_BYTES) {
+            let range = start..len.min(start + PIECE_BYTES as u32);
+            let span = reader.span_of(number, range.clone())?;
+            let sealed = &bytes[span.start as usize..span.end as usize];
+            reader.open_into(number, range, sealed, &mut plain)?;
+            hasher.update(&plain);
+        }
+        if hasher.finish() != *id {
             let what = format!("chunk {number} of a layer being closed");
             return Err(Error::corrupt(what, "it does not open to what was pushed"));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder(compressor: Box<dyn Compress>) -> LayerBuilder {
+        let key = Key::from([7; 32]);
+        LayerBuilder::with_compressor([1; 32], [2; 32], &key, &Env::real(), compressor)
+    }
+
+    fn push(builder: &mut LayerBuilder, plain: &[u8]) {
+        builder.push(ChunkId::of(&Key::from([7; 32]), plain), plain);
+    }
+
+    fn random(len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut data);
+        data
+    }
+
+    fn filled() -> LayerBuilder {
+        let mut builder = builder(Box::new(Zstd::default()));
+        push(&mut builder, &random(300));
+        push(&mut builder, &[b'x'; 3000]);
+        builder
+    }
+
+    #[test]
+    fn r24_a_bit_flipped_between_seal_and_close_is_found() {
+        assert!(filled().close().is_ok());
+        for bit in 0..filled().bodies.len() * 8 {
+            let mut builder = filled();
+            builder.bodies[bit / 8] ^= 1 << (bit % 8);
+            assert!(builder.close().is_err_and(|e| e.is_corrupt()), "bit {bit}");
+        }
+        let mut builder = filled();
+        builder.chunks[0].plain_len -= 1;
+        assert!(builder.close().is_err());
+    }
+
+    /// The plain bytes themselves change between their naming and their sealing.
+    #[test]
+    fn r24_a_bit_flipped_before_sealing_is_found() {
+        let mut plain = random(5000);
+        let id = ChunkId::of(&Key::from([7; 32]), &plain);
+        plain[4321] ^= 4;
+        let mut builder = filled();
+        builder.push(id, &plain);
+        let error = builder.close().err().expect("it must be refused").to_string();
+        assert!(error.contains("chunk 2 of a layer being closed"), "{error}");
+    }
+
+    /// Compresses something other than what it was given.
+    struct Liar {
+        honest: Zstd,
+        lie: fn(&mut Vec<u8>),
+    }
+
+    impl Compress for Liar {
+        fn compress(&mut self, block: &[u8], out: &mut [u8]) -> Option<usize> {
+            let mut block = block.to_vec();
+            (self.lie)(&mut block);
+            self.honest.compress(&block, out)
+        }
+    }
+
+    #[test]
+    fn r25_a_lying_compressor_is_caught() {
+        let lies: [fn(&mut Vec<u8>); 4] = [
+            |block| block[700] ^= 1,
+            |block| block.truncate(2999),
+            |block| block.push(0),
+            |block| block.clear(),
+        ];
+        for lie in lies {
+            let mut builder = builder(Box::new(Liar { honest: Zstd::default(), lie }));
+            push(&mut builder, &[b'x'; 3000]);
+            assert!(builder.close().is_err_and(|e| e.is_corrupt()));
+        }
+        let lie: fn(&mut Vec<u8>) = |_| {};
+        let mut builder = builder(Box::new(Liar { honest: Zstd::default(), lie }));
+        push(&mut builder, &[b'x'; 3000]);
+        assert!(builder.close().is_ok());
+    }
+
+    /// One that claims success and leaves whatever was in the buffer.
+    struct Idle;
+
+    impl Compress for Idle {
+        fn compress(&mut self, _: &[u8], _: &mut [u8]) -> Option<usize> {
+            Some(20)
+        }
+    }
+
+    /// One that never succeeds.
+    struct Refusing;
+
+    impl Compress for Refusing {
+        fn compress(&mut self, _: &[u8], _: &mut [u8]) -> Option<usize> {
+            None
+        }
+    }
+
+    #[test]
+    fn r25_an_idle_compressor_is_caught_and_a_refusing_one_does_no_harm() {
+        let mut idle = builder(Box::new(Idle));
+        push(&mut idle, &[b'x'; 3000]);
+        assert!(idle.close().is_err());
+        let mut refusing = builder(Box::new(Refusing));
+        push(&mut refusing, &[b'x'; 3000]);
+        assert_eq!(refusing.close().unwrap().toc.chunks[0].method, Method::Raw);
+    }
+
+    #[test]
+    fn a_layer_never_outgrows_its_limit() {
+        let plain = random(chunk::MAX_BYTES);
+        let mut builder = builder(Box::new(Zstd::default()));
+        while !builder.is_full() {
+            push(&mut builder, &plain);
+        }
+        for len in [chunk::MAX_BYTES, 1 << 20, 100_000, 1000, 100, 1] {
+            while builder.fits(len) {
+                push(&mut builder, &plain[..len]);
+            }
+        }
+        let counted = builder.len();
+        let layer = builder.close().unwrap();
+        assert_eq!(layer.bytes.len(), LAYER_BYTES_MAX);
+        assert!(counted <= LAYER_BYTES_MAX as u64);
+        assert!(layer.toc.encode().len() < super::super::TOC_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_length_is_never_counted_too_short() {
+        let mut builder = filled();
+        (1..400).for_each(|len| push(&mut builder, &random(len * 7)));
+        let counted = builder.len();
+        let (bytes, toc) = builder.assemble();
+        let place = toc.end().unwrap() + (toc.encode().len() + seal::TAG_BYTES) as u64;
+        assert!(counted >= place && counted - place < 4000, "{counted} for {place}");
+        assert_eq!(bytes.len() as u64, padme(place));
+    }
+
+    /// No run of zeros, no magic, no count: chunks, table and padding look alike.
+    #[test]
+    fn nothing_but_the_fixed_words_of_the_header_shows() {
+        let mut builder = builder(Box::new(Zstd::default()));
+        push(&mut builder, &vec![0; 100_000]);
+        push(&mut builder, &vec![0; 100_000]);
+        let one = builder.close().unwrap();
+        let window_zero = one.bytes[12..].windows(5).any(|window| window == [0; 5]);
+        assert!(!window_zero);
+        let mut other = filled();
+        push(&mut other, &random(1000));
+        let other = other.close().unwrap();
+        assert_eq!(one.bytes[..12], other.bytes[..12]);
+        assert_ne!(one.bytes[12..36], other.bytes[12..36]);
+    }
+
+    /// The same draws every time.
+    struct Fixed(std::sync::Mutex<blake3::OutputReader>);
+
+    impl rdrivefs_remote::env::World for Fixed {
+        fn wall_ns(&self) -> u64 {
+            0
+        }
+
+        fn instant(&self) -> rdrivefs_remote::env::Instant {
+            rdrivefs_remote::env::Instant(0)
+        }
+
+        fn fill(&self, out: &mut [u8]) {
+            self.0.lock().unwrap().fill(out);
+        }
+    }
+
+    /// Fixed for good: layers of the first version must open for ever. Raw chunks alone, since
+    /// another zstd may find other frames.
+    #[test]
+    fn the_bytes_are_those_of_the_first_version() {
+        let env = Env::of(Fixed(std::sync::Mutex::new(blake3::Hasher::new().finalize_xof())));
+        let key = Key::from([7; 32]);
+        let mut builder = LayerBuilder::new([1; 32], [2; 32], &key, &env);
+        [10, 16_384, 40_000].into_iter().for_each(|len| push(&mut builder, &random(len)));
+        let layer = builder.close().unwrap();
+        assert_eq!(
+            layer.id.to_string(),
+            "074ceab4dfcf8882c774adc17ee15235cc15c7db1533a07b894aa869961518ba"
+        );
+    }
 }

@@ -87,7 +87,9 @@ impl LayerReader {
         let chunk = self.chunk_with(number, &range)?;
         let blocks = chunk.blocks_of(&range);
         let start = u64::from(chunk.offset);
-        Ok(start + chunk.start_of(blocks.start)..start + chunk.start_of(blocks.end))
+        let last = blocks.end - 1;
+        let end = chunk.start_of(last) + chunk.sealed_len_of(last);
+        Ok(start + chunk.start_of(blocks.start)..start + end)
     }
 
     /// The range widened to the whole blocks it touches: what opening it comes to anyway.
@@ -202,4 +204,274 @@ pub(super) fn block_nonce(block: u32, last: bool) -> [u8; NONCE_BYTES] {
 pub(super) fn padding(key: &Key, out: &mut [u8]) {
     let key = Key::derive("rdrivefs v1 layer padding", &[key.as_bytes()]);
     blake3::Hasher::new_keyed(key.as_bytes()).finalize_xof().fill(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::{LayerBuilder, Sealed};
+    use super::*;
+    use crate::chunk::ChunkId;
+    use proptest::prelude::*;
+    use rdrivefs_remote::env::Env;
+
+    const DRIVE: [u8; 32] = [1; 32];
+    const EPOCH: [u8; 32] = [2; 32];
+
+    fn random(seed: u8, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut data);
+        data
+    }
+
+    fn text(len: usize) -> Vec<u8> {
+        let line = |i: usize| format!("line {} of {i} is much like the others\n", i * i % 977);
+        (0..).flat_map(|i| line(i).into_bytes()).take(len).collect()
+    }
+
+    fn sealed(chunks: &[Vec<u8>]) -> Sealed {
+        let ids_key = Key::from([7; 32]);
+        let mut builder = LayerBuilder::new(DRIVE, EPOCH, &ids_key, &Env::real());
+        for (number, plain) in (0..).zip(chunks) {
+            assert_eq!(builder.push(ChunkId::of(&ids_key, plain), plain), number);
+        }
+        builder.close().unwrap()
+    }
+
+    fn reader(layer: &Sealed) -> LayerReader {
+        LayerReader::new(layer.key.clone(), layer.toc.clone(), DRIVE, EPOCH, layer.nonce)
+    }
+
+    fn open(reader: &LayerReader, bytes: &[u8], number: u32) -> Result<Vec<u8>> {
+        let span = reader.span(number).unwrap();
+        let sealed = bytes.get(span.start as usize..span.end as usize);
+        let sealed = sealed.ok_or_else(|| Error::corrupt("a layer", "cut short"))?;
+        reader.open(number, 0..reader.plain_len(number).unwrap(), sealed)
+    }
+
+    fn small() -> Vec<Vec<u8>> {
+        vec![random(1, 40), text(700), random(2, 17), text(2000)]
+    }
+
+    #[test]
+    fn chunks_come_back_by_record_and_from_the_bytes_alone() {
+        let chunks =
+            [random(1, 1), random(2, 16_384), random(3, 300_000), text(65_537), text(1 << 20)];
+        let layer = sealed(&chunks);
+        assert_eq!(layer.bytes.len() as u64, padme(layer.bytes.len() as u64));
+        assert_eq!(layer.id, rdrivefs_remote::blob::BlobId::of(&layer.bytes));
+        let parsed = LayerReader::parse(&layer.bytes, &layer.key, DRIVE, EPOCH).unwrap();
+        assert_eq!((parsed.toc(), parsed.nonce()), (&layer.toc, &layer.nonce));
+        assert_eq!(Toc::decode(&layer.toc.encode()).unwrap(), layer.toc);
+        for reader in [parsed, reader(&layer)] {
+            assert_eq!(reader.chunk_count(), 5);
+            for (number, plain) in (0..).zip(&chunks) {
+                assert_eq!(&open(&reader, &layer.bytes, number).unwrap(), plain);
+            }
+        }
+        let methods: Vec<Method> = layer.toc.chunks.iter().map(|chunk| chunk.method).collect();
+        use Method::{Raw, Zstd};
+        assert_eq!(methods, [Raw, Raw, Raw, Zstd, Zstd]);
+    }
+
+    #[test]
+    fn chunks_lie_in_a_random_order() {
+        let chunks: Vec<Vec<u8>> = (0..40).map(|seed| random(seed, 100)).collect();
+        let order = |layer: Sealed| {
+            let offsets: Vec<u32> = layer.toc.chunks.iter().map(|chunk| chunk.offset).collect();
+            offsets
+        };
+        let (one, two) = (order(sealed(&chunks)), order(sealed(&chunks)));
+        assert!(!one.is_sorted());
+        assert_ne!(one, two);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn any_range_opens_from_its_span(start in 0u32..200_000, len in 1u32..150_000) {
+            let chunks = [random(4, 200_000), text(200_000)];
+            let layer = sealed(&chunks);
+            let reader = reader(&layer);
+            let range = start..(start + len).min(200_000);
+            for (number, plain) in (0..).zip(&chunks) {
+                let span = reader.span_of(number, range.clone()).unwrap();
+                let bytes = &layer.bytes[span.start as usize..span.end as usize];
+                let opened = reader.open(number, range.clone(), bytes).unwrap();
+                prop_assert_eq!(&opened[..], &plain[range.start as usize..range.end as usize]);
+                let wide = reader.blocks_around(number, range.clone()).unwrap();
+                prop_assert!(wide.start <= range.start && wide.end >= range.end);
+                prop_assert_eq!(reader.span_of(number, wide.clone()).unwrap(), span);
+                let opened = reader.open(number, wide.clone(), bytes).unwrap();
+                prop_assert_eq!(&opened[..], &plain[wide.start as usize..wide.end as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_random_read_of_4_kib_opens_one_small_block() {
+        let layer = sealed(&[random(4, 200_000)]);
+        let span = reader(&layer).span_of(0, 20_480..24_576).unwrap();
+        assert_eq!(span.end - span.start, 16_384 + 16);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_an_error() {
+        let layer = sealed(&small());
+        let reader = reader(&layer);
+        assert!(reader.span(4).is_err() && reader.plain_len(u32::MAX).is_err());
+        for range in [0..0, 5..5, 40..41, 0..41, 0..u32::MAX] {
+            assert!(reader.span_of(0, range.clone()).is_err(), "{range:?}");
+            assert!(reader.open(0, range, &[]).is_err());
+        }
+        let span = reader.span(0).unwrap();
+        let bytes = &layer.bytes[span.start as usize..span.end as usize];
+        assert!(reader.open(0, 0..40, &[bytes, b"x"].concat()).is_err());
+        assert!(reader.open(0, 0..40, &bytes[..bytes.len() - 1]).is_err());
+        assert!(reader.open(0, 0..40, &[]).is_err());
+    }
+
+    #[test]
+    fn s01_every_flipped_byte_is_found_and_spoils_one_chunk_at_most() {
+        let chunks = small();
+        let layer = sealed(&chunks);
+        let reader = reader(&layer);
+        for at in 0..layer.bytes.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut bad = layer.bytes.to_vec();
+                bad[at] ^= flip;
+                let mut spoilt = 0;
+                for (number, plain) in (0..).zip(&chunks) {
+                    match open(&reader, &bad, number) {
+                        Ok(opened) => assert_eq!(&opened, plain, "byte {at}"),
+                        Err(e) => {
+                            assert!(e.is_corrupt());
+                            assert!(reader.span(number).unwrap().contains(&(at as u64)));
+                            spoilt += 1;
+                        }
+                    }
+                }
+                let inside = (0..4).any(|n| reader.span(n).unwrap().contains(&(at as u64)));
+                assert_eq!(spoilt, usize::from(inside), "byte {at}");
+                // What is no chunk is header, table or padding, and whoever reads those sees it.
+                let parsed = LayerReader::parse(&bad, &layer.key, DRIVE, EPOCH);
+                assert_eq!(parsed.is_err(), !inside, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn s02_a_layer_cut_or_extended_anywhere_is_refused() {
+        let chunks = [random(1, 30_000), text(60_000)];
+        let layer = sealed(&chunks);
+        let parse = |bytes: &[u8]| LayerReader::parse(bytes, &layer.key, DRIVE, EPOCH);
+        parse(&layer.bytes).unwrap();
+        let lengths = (0..layer.bytes.len()).step_by(4096).chain([layer.bytes.len() - 1]);
+        for len in lengths {
+            assert!(parse(&layer.bytes[..len]).is_err(), "cut at {len}");
+            for number in 0..2 {
+                let opened = open(&reader(&layer), &layer.bytes[..len], number);
+                assert!(opened.is_ok_and(|plain| plain == chunks[number as usize]) || len < 40_000);
+            }
+        }
+        for more in (0..5).map(|n| n * 4096 + 4096 - layer.bytes.len() % 4096).chain([1]) {
+            let longer = [&layer.bytes[..], &vec![0; more]].concat();
+            assert!(parse(&longer).is_err(), "extended by {more}");
+        }
+    }
+
+    #[test]
+    fn s03_nothing_opens_in_another_place() {
+        let chunks = [random(1, 40_000), random(2, 40_000)];
+        let (layer, other) = (sealed(&chunks), sealed(&chunks));
+        let at = |number| {
+            let span = reader(&layer).span(number).unwrap();
+            span.start as usize..span.end as usize
+        };
+        // Two chunks of one length exchanged.
+        let mut swapped = layer.bytes.to_vec();
+        swapped[at(0)].copy_from_slice(&layer.bytes[at(1)]);
+        swapped[at(1)].copy_from_slice(&layer.bytes[at(0)]);
+        assert!((0..2).all(|number| open(&reader(&layer), &swapped, number).is_err()));
+        // Two blocks of one chunk exchanged, and a block twice.
+        let block = 16_384 + 16;
+        let chunk = &layer.bytes[at(0)];
+        let blocks = [&chunk[block..2 * block], &chunk[..block], &chunk[2 * block..]].concat();
+        assert!(reader(&layer).open(0, 0..40_000, &blocks).is_err());
+        assert!(reader(&layer).open(0, 16_384..32_768, &chunk[..block]).is_err());
+        // A chunk cut after a whole block, by a table that says so.
+        let mut shorter = layer.toc.clone();
+        shorter.chunks[0].plain_len = 32_768;
+        let cut = LayerReader::new(layer.key.clone(), shorter, DRIVE, EPOCH, layer.nonce);
+        assert!(cut.open(0, 0..32_768, &chunk[..2 * block]).is_err());
+        // The same chunk of another layer, and this layer's under anything else's name.
+        let foreign = &other.bytes[reader(&other).span(0).unwrap().start as usize..];
+        assert!(reader(&layer).open(0, 0..40_000, &foreign[..chunk.len()]).is_err());
+        let [key, toc] = [&layer.key, &other.key].map(|key| (key.clone(), layer.toc.clone()));
+        let strangers = [
+            LayerReader::new(key.0.clone(), key.1.clone(), [9; 32], EPOCH, layer.nonce),
+            LayerReader::new(key.0.clone(), key.1.clone(), DRIVE, [9; 32], layer.nonce),
+            LayerReader::new(key.0.clone(), key.1, DRIVE, EPOCH, other.nonce),
+            LayerReader::new(toc.0, toc.1, DRIVE, EPOCH, layer.nonce),
+        ];
+        for stranger in &strangers {
+            assert!((0..2).all(|number| open(stranger, &layer.bytes, number).is_err()));
+        }
+        assert!(LayerReader::parse(&layer.bytes, &key.0, [9; 32], EPOCH).is_err());
+        assert!(LayerReader::parse(&layer.bytes, &key.0, DRIVE, [9; 32]).is_err());
+        assert!(LayerReader::parse(&layer.bytes, &other.key, DRIVE, EPOCH).is_err());
+    }
+
+    /// The method and the block length are bound too: a table cannot make raw bytes of frames.
+    #[test]
+    fn s03_a_chunk_opens_by_its_own_method_alone() {
+        let layer = sealed(&[text(500)]);
+        let mut toc = layer.toc.clone();
+        let sealed_len = toc.chunks[0].blocks[0];
+        toc.chunks[0].blocks.clear();
+        toc.chunks[0].method = Method::Raw;
+        toc.chunks[0].plain_len = sealed_len - 16;
+        let raw = LayerReader::new(layer.key.clone(), toc, DRIVE, EPOCH, layer.nonce);
+        assert!(open(&raw, &layer.bytes, 0).is_err());
+        let mut toc = layer.toc.clone();
+        toc.chunks[0].block_log = 17;
+        let other = LayerReader::new(layer.key.clone(), toc, DRIVE, EPOCH, layer.nonce);
+        assert!(open(&other, &layer.bytes, 0).is_err());
+    }
+
+    #[test]
+    fn an_unknown_version_or_suite_is_named() {
+        let layer = sealed(&small());
+        for at in [8, 9, 10, 11] {
+            let mut bad = layer.bytes.to_vec();
+            bad[at] += 1;
+            let parsed = LayerReader::parse(&bad, &layer.key, DRIVE, EPOCH);
+            assert!(matches!(parsed, Err(Error::UnknownVersion { .. })), "byte {at}");
+        }
+    }
+
+    /// S34: whatever an adversary makes of the rest, a header admits one key.
+    #[test]
+    fn s34_a_header_names_one_key() {
+        let (one, two) = (sealed(&small()), sealed(&small()));
+        let mut grafted = one.bytes.to_vec();
+        grafted[36..68].copy_from_slice(&two.bytes[36..68]);
+        for key in [&one.key, &two.key] {
+            let refused = LayerReader::parse(&grafted, key, DRIVE, EPOCH).unwrap_err();
+            assert!(refused.to_string().contains("another key"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_key_opens_its_chunk_alone() {
+        let layer = sealed(&[random(1, 100), random(2, 100)]);
+        let reader = reader(&layer);
+        let span = reader.span(1).unwrap();
+        let sealed = &layer.bytes[span.start as usize..span.end as usize];
+        let aad = reader.binding.chunk_aad(1, &layer.toc.chunks[1]);
+        let nonce = block_nonce(0, true);
+        let opens = |number| seal::open(&chunk_key(&layer.key, number), &nonce, &aad, sealed);
+        assert_eq!(opens(1).unwrap(), random(2, 100));
+        assert!(opens(0).is_err());
+    }
 }

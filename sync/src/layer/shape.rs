@@ -44,7 +44,7 @@ pub(super) struct Fill {
 impl Fill {
     /// Counts a chunk: its sealed bytes and the entries of its list of blocks.
     pub(super) fn add(&mut self, sealed_len: u64, blocks: &[u32]) {
-        let entries: usize = blocks.iter().map(|len| minicbor::len(len)).sum();
+        let entries: usize = blocks.iter().map(minicbor::len).sum();
         self.sealed += sealed_len;
         self.toc += TOC_CHUNK_BYTES_MAX + entries as u64;
         self.chunks += 1;

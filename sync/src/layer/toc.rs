@@ -73,7 +73,7 @@ impl Toc {
         if toc.encode() != bytes {
             return Err(bad("it is not in its one canonical form"));
         }
-        toc.end().map_err(|why| bad(why))?;
+        toc.end().map_err(bad)?;
         Ok(toc)
     }
 
@@ -164,3 +164,124 @@ impl TocChunk {
 }
 
 const TAG: u64 = TAG_BYTES as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn raw(offset: u32, plain_len: u32) -> TocChunk {
+        TocChunk { offset, plain_len, method: Method::Raw, block_log: 14, blocks: Vec::new() }
+    }
+
+    fn zstd(offset: u32, plain_len: u32, blocks: &[u32]) -> TocChunk {
+        let blocks = blocks.to_vec();
+        TocChunk { offset, plain_len, method: Method::Zstd, block_log: 16, blocks }
+    }
+
+    /// Three chunks out of order: raw 100 bytes, zstd in two blocks, raw over two blocks.
+    fn good() -> Toc {
+        let at = HEADER_BYTES as u32;
+        let second = zstd(at, 65_537, &[1000, 30]);
+        let first = raw(at + 1030, 100);
+        Toc { chunks: vec![first, second, raw(at + 1030 + 116, 16_385)] }
+    }
+
+    fn refused(toc: &Toc, why: &str) {
+        let error = Toc::decode(&toc.encode()).expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn a_table_comes_back() {
+        let toc = good();
+        assert_eq!(Toc::decode(&toc.encode()).unwrap(), toc);
+        assert_eq!(toc.end(), Ok(92 + 1030 + 116 + 16_385 + 32));
+        assert_eq!(toc.encode()[..7], [0x83, 0x85, 0x19, 0x04, 0x62, 0x18, 100]);
+    }
+
+    #[test]
+    fn places_that_cannot_be_are_refused() {
+        let with = |change: &dyn Fn(&mut Toc)| {
+            let mut toc = good();
+            change(&mut toc);
+            toc
+        };
+        let tile = "overlap or leave a gap";
+        refused(&with(&|toc| toc.chunks[0].offset -= 1), tile);
+        refused(&with(&|toc| toc.chunks[0].offset += 1), tile);
+        refused(&with(&|toc| toc.chunks[1].offset -= 1), tile);
+        refused(&with(&|toc| toc.chunks[2].offset = u32::MAX), tile);
+        refused(&with(&|toc| toc.chunks[2].offset = toc.chunks[0].offset), tile);
+        refused(&with(&|toc| toc.chunks[0].plain_len += 1), tile);
+        refused(&with(&|toc| toc.chunks[1].blocks[0] += 1), tile);
+        refused(&with(&|toc| drop(toc.chunks.remove(0))), tile);
+        let long = |toc: &mut Toc| {
+            let mut at = 92;
+            toc.chunks.clear();
+            for _ in 0..4 {
+                toc.chunks.push(raw(at, 4 << 20));
+                at += (4 << 20) + 256 * 16;
+            }
+        };
+        refused(&with(&long), "beyond the longest layer");
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        let one = |chunk: TocChunk| Toc { chunks: vec![chunk] };
+        let at = HEADER_BYTES as u32;
+        refused(&Toc::default(), "number of chunks");
+        refused(&Toc { chunks: vec![raw(at, 1); CHUNKS_MAX + 1] }, "number of chunks");
+        refused(&one(raw(at, 0)), "no chunk has this length");
+        refused(&one(raw(at, (4 << 20) + 1)), "no chunk has this length");
+        refused(&one(raw(at, u32::MAX)), "no chunk has this length");
+        refused(&one(zstd(at, 65_537, &[50])), "number of blocks");
+        refused(&one(zstd(at, 65_536, &[50, 50])), "number of blocks");
+        refused(&one(TocChunk { blocks: vec![50], ..raw(at, 34) }), "number of blocks");
+        refused(&one(zstd(at, 100, &[16])), "a length it cannot have");
+        refused(&one(zstd(at, 100, &[u32::MAX])), "a length it cannot have");
+        refused(&one(zstd(at, 100, &[70_000])), "a length it cannot have");
+        for block_log in [0, 11, 21, 32, 255] {
+            refused(&one(TocChunk { block_log, ..raw(at, 100) }), "no block has this length");
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        let good = good().encode();
+        (0..good.len()).for_each(|cut| assert!(Toc::decode(&good[..cut]).is_err()));
+        assert!(Toc::decode(&[&good[..], &[0]].concat()).is_err());
+        // An array of open length, a number longer than need be, an unknown method.
+        let open = [&[0x9f], &good[1..], &[0xff]].concat();
+        let wide = [&good[..5], &[0x19, 0x00, 100], &good[7..]].concat();
+        let mut method = good.clone();
+        method[7] = 2;
+        for spelling in [open, wide, method] {
+            assert!(Toc::decode(&spelling).unwrap_err().is_corrupt());
+        }
+        // Claims of a billion chunks or blocks cost nothing.
+        assert!(Toc::decode(&[0x9a, 0x3b, 0x9a, 0xca, 0x00]).is_err());
+        let blocks = [0x81, 0x85, 0x18, 92, 0x18, 100, 1, 16, 0x9b, 0, 0, 0, 1, 0, 0, 0, 0];
+        assert!(Toc::decode(&blocks).is_err());
+        assert!(Toc::decode(&vec![0x80; TOC_BYTES_MAX + 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_decodes_is_canonical(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            at in 0usize..40, value: u8,
+        ) {
+            if let Ok(toc) = Toc::decode(&bytes) {
+                prop_assert_eq!(toc.encode(), bytes);
+            }
+            let mut near = good().encode();
+            let at = at % near.len();
+            near[at] = value;
+            if let Ok(toc) = Toc::decode(&near) {
+                prop_assert_eq!(toc.encode(), near);
+            }
+        }
+    }
+}

@@ -126,6 +126,14 @@ impl Tree {
         }
     }
 
+    /// A file as it is: for those who look at many.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`].
+    pub fn row(&self, ino: Ino) -> Result<Row> {
+        Ok(self.node(ino)?.read().row.clone())
+    }
+
     /// Registers who hears of changes that did not come through the calls of a filesystem.
     pub fn on_change(&self, heard: Box<dyn Fn(Change) + Send + Sync>) {
         // One kernel mounts a tree; a second registration has nobody to tell.

@@ -84,7 +84,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`Posix::Stale`].
-    pub fn open(&self, ino: Ino) -> Result<()> {
+    pub fn opened(&self, ino: Ino) -> Result<()> {
         self.node(ino)?.write().opens += 1;
         Ok(())
     }

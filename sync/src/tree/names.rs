@@ -236,6 +236,16 @@ impl Tree {
             .collect()
     }
 
+    /// Keeps a file's content, or all below a directory, on this computer, or no longer.
+    ///
+    /// # Errors
+    /// Of the journal.
+    pub fn pin(&self, ino: Ino, pinned: bool) -> Result<()> {
+        let _gate = self.shared();
+        let _names = lock(&self.names);
+        self.carry_out(&Op::Pin { ino: ino.0, pinned })
+    }
+
     /// The kernel was told of the inode `count` more times.
     pub fn remember(&self, ino: Ino, count: u64) {
         *lock(&self.references).entry(ino).or_default() += count;
@@ -377,7 +387,7 @@ impl Tree {
     }
 
     /// Whether `dir` is `ancestor` or lies below it.
-    fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
+    pub(super) fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
         let mut at = dir;
         loop {
             if at == ancestor {

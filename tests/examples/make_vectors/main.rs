@@ -10,8 +10,10 @@ use rdrivefs_remote::env::{Env, Instant, World};
 use rdrivefs_tests::vectors::{self, Case, Outcome};
 
 mod commit;
+mod cut;
 mod entry;
 mod keybag;
+mod member;
 mod phrase;
 mod record;
 mod slice;
@@ -27,7 +29,9 @@ fn main() {
     entry::write(&Folder::clean("entry"));
     record::write(&Folder::clean("record"));
     commit::write(&Folder::clean("commit"));
+    member::write(&Folder::clean("member"));
     slice::write(&Folder::clean("slice"));
+    cut::write(&Folder::clean("cut"));
 }
 
 /// The cases of one format.

@@ -106,7 +106,11 @@ pub(super) fn allow(
 pub(super) fn deny(place: &Place, key: &PublicKey, json: bool) -> Result<(), Failure> {
     let drive = DriveId::of(key);
     if !Allow::open(place)?.remove(key)? {
-        return Err(Failure::new(1, format!("{key} was not authorised"), Some("see `rdrivefs-node list`")));
+        return Err(Failure::new(
+            1,
+            format!("{key} was not authorised"),
+            Some("see `rdrivefs-node list`"),
+        ));
     }
     let kept = place.space(&drive);
     let report = json!({ "key": key.to_string(), "drive": drive.to_string(), "allowed": false });
@@ -180,7 +184,10 @@ pub(super) fn status(place: &Place, json: bool) -> Result<(), Failure> {
         for space in &status.spaces {
             let quota = space.quota_bytes.map_or("no limit".to_owned(), human);
             let (used, blobs) = (human(space.used_bytes), space.blobs);
-            println!("drive {}  {used} of {quota}, {blobs} blobs, {} devices", space.drive, space.devices);
+            println!(
+                "drive {}  {used} of {quota}, {blobs} blobs, {} devices",
+                space.drive, space.devices
+            );
         }
         for c in &status.connections {
             println!("connection {}  device {}, {} requests", c.address, c.device, c.requests);

@@ -49,10 +49,9 @@ impl From<Error> for Failure {
                 ErrorKind::ResourceBusy => {
                     (BUSY, Some("a node runs there: stop it first, or name another --store"))
                 }
-                ErrorKind::AddrInUse => (
-                    BUSY,
-                    Some("another program has the port: stop it, or name another --listen"),
-                ),
+                ErrorKind::AddrInUse => {
+                    (BUSY, Some("another program has the port: stop it, or name another --listen"))
+                }
                 ErrorKind::PermissionDenied => {
                     (FAILED, Some("run it as the owner of the store, or name another --store"))
                 }

@@ -35,13 +35,16 @@
 
 #[cfg(test)]
 mod tests;
+mod open;
 mod replay;
 mod survey;
 mod streams;
 mod cache;
 mod log;
-mod rebuild;
+mod durable;
+mod write;
 mod segment;
+mod piece;
 mod header;
 mod block;
 mod space;
@@ -58,19 +61,18 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Posix, Result};
-use crate::seal::{Key, NONCE_BYTES};
+use crate::seal::Key;
 
 use block::Kind;
 use cache::Cache;
 use disk::{Directory, Disk};
-use header::{PieceId, Role};
+use header::Role;
 use log::Log;
 use place::Run;
-use replay::Chain;
-use segment::{Entry, Grant, Joint, Segment};
+use segment::{Joint, Segment};
 use space::{Ground, io_error, lock};
 use streams::Streams;
-use survey::Survey;
+use write::{Entry, Grant};
 
 pub use block::RUNS_MAX;
 pub use place::{BLOCK_BYTES_MAX, Place, Position};
@@ -79,6 +81,8 @@ pub use space::{RESERVE_BYTES_MIN, Settings};
 
 /// Most bytes that are staged in one write: what a writer seals while others wait for no lock.
 const STAGE_BYTES_MAX: u64 = 4 << 20;
+/// Files that reading may hold open; then all are closed, to be opened again at need.
+const FILES_MAX: usize = 128;
 /// Unconfirmed records that name data; beyond it an append syncs first.
 const NAMING_MAX: usize = 64 << 10;
 
@@ -144,59 +148,21 @@ impl Journal {
         let block = block::SEALED_BYTES_MAX as u64 + header::FIRST;
         let least = settings.log_segment_bytes.min(settings.data_segment_bytes);
         assert!(least >= block, "a segment must have room for the largest block");
-        let ground = Arc::new(Ground::new(disk, settings));
-        let survey = Survey::of(&ground, key)?;
-        let start = Joint { link: [0; NONCE_BYTES], last: applied.0, confirmed: applied.0 };
-        let chain = Chain::follow(&survey, applied.0)?;
-        let segments = |role| -> Result<BTreeMap<u32, Arc<Segment>>> {
-            let made = survey.segments(&ground, env, role)?;
-            Ok(made.into_iter().map(|(number, segment)| (number, Arc::new(segment))).collect())
-        };
-        let (mut logs, mut all) = (segments(Role::Log)?, segments(Role::Data)?);
-        let mut joint = start;
-        let mut records = Vec::new();
-        let mut stale = Vec::new();
-        if let Some(mut chain) = chain {
-            chain.check_data(&all)?;
-            settle(&ground, &survey, &chain, &all)?;
-            stale.extend(survey.log.keys().copied().filter(|id| *id > chain.tail));
-            joint = Joint { last: chain.joint.last.max(applied.0), ..chain.joint };
-            joint.confirmed = joint.last;
-            for (number, segment) in &logs {
-                segment.named_at(chain.lasts.get(number).copied().unwrap_or(applied.0));
-            }
-            for link in chain.records {
-                for run in &link.runs {
-                    all[&run.segment].named_at(link.position);
-                }
-                records.push((link.position, link.place, logs[&link.place.segment].clone()));
-            }
-        }
-        let number = survey.number_max() + 1;
-        let tail = Arc::new(Segment::create_log(&ground, key, env, number, joint)?);
-        // Only now that the log goes on elsewhere are they no part of it for good.
-        for id in stale {
-            let name = header::name(Role::Log, id);
-            ground.disk.remove(&name).map_err(io_error(name))?;
-            if let Some(segment) = logs.get(&id.segment)
-                && segment.forget(id.generation)
-            {
-                logs.remove(&id.segment);
-            }
-        }
-        all.append(&mut logs);
-        all.insert(number, tail.clone());
+        let ground = Arc::new(Ground::new(disk, settings)?);
+        let begun = open::begin(&ground, key, env, applied.0)?;
+        ground.refill();
+        let number = AtomicU32::new(begun.tail.number);
         let journal = Self {
             key: key.clone(),
             env: env.clone(),
             ground,
-            log: Mutex::new(Log::new(tail, joint.last + 1)),
+            log: Mutex::new(Log::new(begun.tail, begun.next)),
             streams: Mutex::default(),
-            segments: RwLock::new(all),
+            segments: RwLock::new(begun.segments),
             cache: Mutex::default(),
-            number: AtomicU32::new(number),
+            number,
         };
-        Ok((journal, Replay { records: records.into_iter() }))
+        Ok((journal, Replay { records: begun.records.into_iter() }))
     }
 
     /// Appends a record of at most [`BLOCK_BYTES_MAX`] bytes that names no staged data.
@@ -314,9 +280,19 @@ impl Journal {
                 }
                 bytes = 0;
                 full = Some(segment);
+                self.flush_behind();
             }
         }
         Ok(places)
+    }
+
+    /// Syncs the oldest of too many segments that nobody stages into any more. If it fails, the
+    /// next one to need it tries again.
+    fn flush_behind(&self) {
+        let behind = lock(&self.streams).behind();
+        if let Some(Err(error)) = behind.map(|segment| segment.flush(u64::MAX)) {
+            tracing::warn!(%error, "a full data segment was not made durable");
+        }
     }
 
     fn stream_segment(&self, of: (u64, u64), full: Option<&Arc<Segment>>) -> Result<Arc<Segment>> {
@@ -333,6 +309,7 @@ impl Journal {
     /// The stream has ended; its next bytes begin a new one.
     pub fn end_stream(&self, stream: u64) {
         lock(&self.streams).end(stream);
+        self.flush_behind();
     }
 
     /// Makes all that was staged in these segments durable, and nothing else.
@@ -415,6 +392,10 @@ impl Journal {
         })?;
         let plain = Arc::new(segment.read(place)?.plain);
         lock(&self.cache).put(place, plain.clone());
+        if self.ground.opened_files.load(Ordering::Relaxed) > FILES_MAX {
+            self.ground.opened_files.store(0, Ordering::Relaxed);
+            self.table().values().for_each(|segment| segment.let_files_go());
+        }
         take(&plain)
     }
 
@@ -435,7 +416,14 @@ impl Journal {
             lock(&self.cache).forget(segment.number);
             segment.remove()?;
         }
+        self.ground.refill();
         Ok(gone.len())
+    }
+
+    /// Lets go of some megabytes that were held against other users of the disk; whether there
+    /// were any. For an index or a seal that met a full disk and is about to make room.
+    pub fn give_way(&self) -> bool {
+        self.ground.give_way()
     }
 
     /// The last confirmed position.
@@ -478,25 +466,4 @@ impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Journal(confirmed {})", lock(&self.log).confirmed)
     }
-}
-
-/// Makes what survived durable, so that a second crash takes nothing back that was shown after the
-/// first.
-fn settle(
-    ground: &Ground,
-    survey: &Survey,
-    chain: &Chain,
-    data: &BTreeMap<u32, Arc<Segment>>,
-) -> Result<()> {
-    // All log pieces but the last were durable before the next one was begun.
-    let PieceId { segment, .. } = chain.tail;
-    survey.log[&chain.tail].file.datasync().map_err(io_error(header::place(segment, 0)))?;
-    let unconfirmed = chain.unconfirmed_data();
-    for number in &unconfirmed {
-        data[number].sync_again()?;
-    }
-    if !unconfirmed.is_empty() {
-        ground.disk.sync_dir().map_err(io_error("the journal's directory"))?;
-    }
-    Ok(())
 }

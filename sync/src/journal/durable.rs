@@ -1,4 +1,6 @@
-//! After a failed sync: the file is abandoned, and what it had not made durable goes into a new
+//! Making a segment durable, and what follows if that fails.
+//!
+//! After a failed sync the file is abandoned, and what it had not made durable goes into a new
 //! piece of the segment, which carries on at the same offsets.
 //!
 //! A kernel reports a failed write once and then calls the pages clean, so a second sync of the
@@ -16,12 +18,66 @@ use crate::error::{Error, Result};
 use super::block::{self, Head};
 use super::disk::DiskFile;
 use super::header::{self, FIRST, Header, PieceId, Role};
-use super::segment::{Piece, Segment, State, write_piece, zero};
+use super::piece::{Piece, write_piece, zero};
+use super::segment::{Segment, State};
 use super::space::io_error;
 
 impl Segment {
+    /// Makes everything before `upto` durable and says up to where it is. Those who wait for a
+    /// range that a running sync does not cover share the next one.
+    pub(super) fn flush(&self, upto: u64) -> Result<u64> {
+        let mut state = self.state();
+        let upto = upto.min(state.end);
+        loop {
+            if state.durable >= upto {
+                return Ok(state.durable);
+            }
+            if !state.flushing && state.written() >= upto {
+                break;
+            }
+            state = self.wait(state);
+        }
+        state.flushing = true;
+        let (target, joint) = (state.written(), state.joint);
+        let named = state.named;
+        let mut synced = Err(None);
+        if !state.suspect {
+            let (file, _) = state.tail();
+            drop(state);
+            synced = self.sync_file(&*file, named).map_err(Some);
+            state = self.state();
+        }
+        let result = match synced {
+            Ok(()) => {
+                state.settle(&self.ground, target, joint);
+                Ok(())
+            }
+            Err(first) => {
+                if let Some(error) = first {
+                    tracing::warn!(segment = self.number, %error, "a sync failed, rewriting");
+                }
+                let result;
+                (state, result) = self.rebuild(state);
+                result
+            }
+        };
+        state.flushing = false;
+        let durable = state.durable;
+        if state.closed && durable >= state.end {
+            state.let_files_go();
+        }
+        drop(state);
+        self.changed.notify_all();
+        result.map(|()| durable)
+    }
+
+    fn sync_file(&self, file: &dyn DiskFile, named: bool) -> std::io::Result<()> {
+        file.datasync()?;
+        if named { Ok(()) } else { self.ground.disk.sync_dir() }
+    }
+
     /// Writes a new piece from the end of what is durable on, and appends to it from now on.
-    pub(super) fn rebuild<'a>(
+    fn rebuild<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
     ) -> (MutexGuard<'a, State>, Result<()>) {
@@ -75,10 +131,9 @@ impl Segment {
                 at = hole.end;
                 continue;
             }
-            let held = state.held.iter().find(|(start, _)| *start == at);
-            let sealed = match held {
-                Some((_, sealed)) => sealed.clone(),
-                None => self.read_back(&file, base, at)?,
+            let sealed = match state.held.binary_search_by_key(&at, |(start, _)| *start) {
+                Ok(index) => state.held[index].1.clone(),
+                Err(_) => self.read_back(&file, base, at)?,
             };
             let end = at + sealed.len() as u64;
             blocks.push((at, sealed));

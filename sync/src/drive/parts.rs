@@ -1,0 +1,299 @@
+//! A drive's parts, put together and taken apart.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdrivefs_remote::entry::{LogId, LogKind};
+use rdrivefs_remote::env::Env;
+use rdrivefs_remote::link::{Credentials, NodeUrl};
+use tokio::runtime::Runtime;
+
+use crate::cache::Cache;
+use crate::content::Contents;
+use crate::engine::{Engine, Parts};
+use crate::error::{Error, Result};
+use crate::evict::{Evictor, Rule};
+use crate::home::{Config, Home, Lock};
+use crate::index::Index;
+use crate::keybag::{Keybag, Secrets, Unlock};
+use crate::keys::Phrase;
+use crate::log::Log;
+use crate::merge::Merger;
+use crate::progress::Progress;
+use crate::publish::{Author, Publisher};
+use crate::push::Pusher;
+use crate::remotes::{Remote, Remotes};
+use crate::seal::Key;
+use crate::seals::Sealer;
+use crate::state::Event;
+use crate::tree::Tree;
+use crate::verify::Verifier;
+
+use super::found;
+
+/// Threads for links; sealing and the kernel's requests have their own.
+const RUNTIME_THREADS: usize = 2;
+
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// A drive on this device, open. Dropping it makes everything durable here.
+pub struct Drive {
+    pub(super) home: Home,
+    pub(super) config: Config,
+    pub(super) keybag: Keybag,
+    pub(super) parts: Arc<Parts>,
+    pub(super) contents: Arc<Contents>,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) evictor: Evictor,
+    engine: Mutex<Option<Engine>>,
+    runtime: Option<Runtime>,
+    _lock: Lock,
+}
+
+impl Drive {
+    /// Founds a drive; returns it with its recovery phrase, which is kept nowhere.
+    ///
+    /// # Errors
+    /// [`Error::DriveExists`], [`Error::InUse`]; of the disk.
+    pub fn create(home: &Home, unlock: &Unlock<'_>, env: Env) -> Result<(Self, Phrase)> {
+        let lock = lock(home)?;
+        let phrase = found::create(home, unlock, &env)?;
+        Ok((Self::open_locked(home, unlock, env, lock)?, phrase))
+    }
+
+    /// Comes back to a drive with its phrase and one remote that keeps it, as a new device.
+    ///
+    /// # Errors
+    /// [`Error::Phrase`] when the remote keeps no drive of this phrase; [`Error::DriveExists`],
+    /// [`Error::InUse`]; of the link and the disk.
+    pub fn recover(
+        home: &Home,
+        phrase: &Phrase,
+        url: &NodeUrl,
+        unlock: &Unlock<'_>,
+        env: Env,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let lock = lock(home)?;
+        let runtime = runtime()?;
+        found::recover(home, phrase, url, unlock, &env, runtime.handle(), progress)?;
+        drop(runtime);
+        let drive = Self::open_locked(home, unlock, env, lock)?;
+        drive.parts.merger.apply_all(progress)?;
+        Ok(drive)
+    }
+
+    /// Opens a drive: what the journal holds beyond the index is applied first.
+    ///
+    /// # Errors
+    /// [`Error::NoDrive`], [`Error::Locked`], [`Error::InUse`]; [`Error::Corrupt`] naming what is
+    /// damaged.
+    pub fn open(home: &Home, unlock: &Unlock<'_>, env: Env) -> Result<Self> {
+        if !home.has_drive() {
+            return Err(Error::NoDrive(home.config_dir().display().to_string()));
+        }
+        let lock = lock(home)?;
+        Self::open_locked(home, unlock, env, lock)
+    }
+
+    /// The files.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.parts.tree
+    }
+
+    /// Where everything of this drive lies on this device.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Begins sealing, pushing and pulling in the background.
+    pub fn start(&self) {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.get_or_insert_with(|| Engine::start(self.parts.clone()));
+    }
+
+    /// Stops the background and makes everything durable on this computer.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn shutdown(&self) -> Result<()> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.parts.tree.sync_all()?;
+        self.parts.tree.flush()?;
+        self.parts.cache.flush()?;
+        self.parts.tree.checkpoint()
+    }
+
+    /// Adds a remote after it has answered once; an invite in the URL is used up by it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the name is taken; of the link.
+    pub fn remote_add(&self, name: &str, url: &NodeUrl) -> Result<Arc<Remote>> {
+        let remote = self.parts.remotes.add(name, url)?;
+        self.parts.tree.flush()?;
+        self.parts.tree.checkpoint()?;
+        self.tell(Event::Remote(remote.number));
+        Ok(remote)
+    }
+
+    /// Forgets a remote; what it holds stays there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is none of that name.
+    pub fn remote_remove(&self, name: &str) -> Result<()> {
+        let remote = self.parts.remotes.named(name)?;
+        self.parts.remotes.remove(name)?;
+        self.tell(Event::Gone(remote.number));
+        self.parts.tree.flush()
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.keybag.secrets()
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(engine) = &*self.engine.lock().unwrap_or_else(PoisonError::into_inner) {
+            engine.tell(event);
+        }
+    }
+
+    fn open_locked(home: &Home, unlock: &Unlock<'_>, env: Env, lock: Lock) -> Result<Self> {
+        let config = home.config()?;
+        let keybag = Keybag::open(&home.keys_file(), unlock)?;
+        let runtime = runtime()?;
+        let secrets = keybag.secrets();
+        let (parts, contents) = assemble(home, secrets, &env, &runtime)?;
+        let parts = Arc::new(parts);
+        let (index, cache, remotes) =
+            (parts.index.clone(), parts.cache.clone(), parts.remotes.clone());
+        let verifier =
+            Arc::new(Verifier::new(env.clone(), index.clone(), cache.clone(), remotes.clone()));
+        let rule = Rule {
+            copies: 1,
+            audit_age_ms: u64::from(config.verify.age_days) * DAY_MS,
+            confidence: config.verify.confidence.0,
+            loss: config.verify.loss.0,
+        };
+        let evictor = Evictor::new(env, index, cache, remotes, verifier.clone(), rule);
+        Ok(Self {
+            home: home.clone(),
+            config,
+            keybag,
+            parts,
+            contents,
+            verifier,
+            evictor,
+            engine: Mutex::default(),
+            runtime: Some(runtime),
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        if let Err(e) = self.shutdown() {
+            tracing::error!(error = %e, "the drive was not closed cleanly; its journal has the rest");
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.block_on(self.parts.remotes.close());
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn assemble(
+    home: &Home,
+    secrets: &Secrets,
+    env: &Env,
+    runtime: &Runtime,
+) -> Result<(Parts, Arc<Contents>)> {
+    let local = &secrets.local;
+    let index = Arc::new(Index::open(&home.index_file(), local, env.clone())?);
+    let cache = Arc::new(Cache::open(&home.cache_dir())?);
+    let own = LogId {
+        kind: LogKind::Commits,
+        author: secrets.device.public(),
+        instance: secrets.instance,
+    };
+    let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
+    let credentials = Credentials {
+        drive: secrets.drive(),
+        root: secrets.root,
+        device: secrets.device.clone(),
+        membership: log.certificate()?,
+        invite: None,
+    };
+    let handle = runtime.handle().clone();
+    let remotes =
+        Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
+    let contents = Arc::new(Contents::new(
+        secrets.drive(),
+        index.clone(),
+        cache.clone(),
+        remotes.clone(),
+    ));
+    let journal_dir = home.journal_dir();
+    std::fs::create_dir_all(&journal_dir).map_err(Error::io("make the journal's directory"))?;
+    let tree = Arc::new(Tree::open(
+        env.clone(),
+        secrets.number,
+        index.clone(),
+        &home.state_dir(),
+        &journal_dir,
+        &Key::derive("rdrivefs v1 journal", &[local.as_bytes()]),
+        contents.clone(),
+    )?);
+    let epoch = secrets.epoch();
+    let sealer = Sealer::new(
+        env.clone(),
+        epoch,
+        &secrets.chunker,
+        index.clone(),
+        cache.clone(),
+        tree.clone(),
+    );
+    let author = Author {
+        drive: secrets.drive(),
+        log: own,
+        secret: secrets.device.clone(),
+        device: secrets.number,
+        epoch: epoch.clone(),
+    };
+    let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
+    let publisher = Publisher::new(env.clone(), author, index.clone(), tree.clone());
+    let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
+    let env = env.clone();
+    let parts = Parts {
+        env,
+        runtime: handle,
+        index,
+        cache,
+        tree,
+        remotes,
+        log,
+        sealer,
+        pusher,
+        publisher,
+        merger,
+    };
+    Ok((parts, contents))
+}
+
+fn lock(home: &Home) -> Result<Lock> {
+    home.make()?;
+    home.lock()
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("links")
+        .enable_all()
+        .build()
+        .map_err(Error::io("start the threads for links"))
+}

@@ -1,0 +1,469 @@
+//! What a drive tells about itself.
+
+use rdrivefs_remote::entry::{Entry, LogKind};
+use rdrivefs_remote::store::Store as _;
+
+use crate::cache::LayerRef;
+use crate::error::Result;
+use crate::evict::Rule;
+use crate::index::layers::{LayerNumber, LayerRow, RemoteNumber};
+use crate::record::Commit;
+use crate::record::Kind;
+use crate::remotes::{Health as Condition, Remote};
+use crate::report::{
+    CacheUse, Check, CheckState, DeviceInfo, DoctorReport, DrivePath, FileKind, FileState, Health,
+    Holder, KeptUnder, KeyInfo, LayerUse, ListEntry, LogKind as Told, LogLine, PathStatus,
+    Pending, RemoteInfo, Stage, Status, TreeUse,
+};
+use crate::tree::extents::Source;
+
+use super::parts::Drive;
+use super::walk::{Found, resolve, walk};
+
+/// Layers looked at in one step.
+const STEP: usize = 4_096;
+
+impl Drive {
+    /// The drive as a whole, from what this device knows.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn status(&self) -> Result<Status> {
+        let parts = &self.parts;
+        let (push_layers, push_bytes) = parts.index.unpushed()?;
+        let unsealed = parts.tree.unsealed();
+        let devices = self.devices()?;
+        let own = self.secrets().device.public().to_string();
+        Ok(Status {
+            drive: self.home.name().to_owned(),
+            drive_id: self.secrets().drive().to_string(),
+            device: devices.iter().find(|d| d.key == own).cloned().unwrap_or_default(),
+            mount: None,
+            tree: TreeUse { files: parts.index.node_count()?, bytes: 0 },
+            cache: self.cache_use()?,
+            pending: Pending {
+                dirty_bytes: unsealed.bytes,
+                dirty_files: unsealed.files,
+                push_bytes,
+                push_layers,
+                unproven_bytes: 0,
+                commits: parts.index.pending_count()?,
+            },
+            remotes: self.remote_list()?,
+            conflicts: 0,
+            devices,
+        })
+    }
+
+    /// Where the files below a path stand.
+    ///
+    /// # Errors
+    /// [`crate::error::Posix::NoEntry`]; of the index.
+    pub fn status_of(&self, path: &DrivePath) -> Result<PathStatus> {
+        let attr = self.parts.tree.attr(resolve(&self.parts.tree, path)?)?;
+        let mut status =
+            PathStatus { path: path.clone(), kind: told(attr.kind), ..PathStatus::default() };
+        let audited = self.audited()?;
+        walk(&self.parts.tree, path, &mut |found| {
+            status.files += 1;
+            status.pinned |= found.path == *path && found.pinned;
+            status.bytes += found.row.extents.stored();
+            status.dirty_bytes += found.row.unsealed();
+            status.sealed_bytes += found.row.extents.stored() - found.row.unsealed();
+            status.cached_bytes += found.row.unsealed() + found.row.extents.inline();
+            for (_, extent) in found.row.extents.iter() {
+                let Some(layer) = extent.source.layer() else { continue };
+                let holders = self.parts.index.holders(layer)?;
+                status.pushed_bytes += if holders.is_empty() { 0 } else { extent.len };
+                let proven = holders.iter().any(|holder| audited.contains(holder));
+                status.proven_bytes += if proven { extent.len } else { 0 };
+                status.cached_bytes += if self.is_cached(layer)? { extent.len } else { 0 };
+            }
+            Ok(())
+        })?;
+        Ok(status)
+    }
+
+    /// Every remote, with its health; asks none.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn remote_list(&self) -> Result<Vec<RemoteInfo>> {
+        self.parts.remotes.all().iter().map(|remote| self.remote_info(remote)).collect()
+    }
+
+    /// Asks a remote what it has and allows.
+    ///
+    /// # Errors
+    /// Of the link.
+    pub fn remote_ask(&self, name: &str) -> Result<RemoteInfo> {
+        let remote = self.parts.remotes.named(name)?;
+        let space = self.parts.runtime.block_on(remote.link.space());
+        let space = self.parts.remotes.noted(&remote, space)?;
+        let mut info = self.remote_info(&remote)?;
+        info.used_bytes = Some(space.used);
+        info.quota_bytes = space.quota;
+        Ok(info)
+    }
+
+    /// The layers a file is made of; without a path, all layers.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn layers(&self, path: Option<&DrivePath>) -> Result<Vec<LayerUse>> {
+        let mut uses = Vec::new();
+        let Some(path) = path else {
+            let mut after = LayerNumber(0);
+            loop {
+                let step = self.parts.index.layers_all(after, STEP)?;
+                let Some(last) = step.last() else { return Ok(uses) };
+                after = *last;
+                for number in step {
+                    uses.push(self.layer_use(number, None, None)?);
+                }
+            }
+        };
+        let row = self.parts.tree.row(resolve(&self.parts.tree, path)?)?;
+        for (at, extent) in row.extents.iter() {
+            if let Some(layer) = extent.source.layer() {
+                uses.push(self.layer_use(layer, Some(at), Some(extent.len))?);
+            }
+        }
+        Ok(uses)
+    }
+
+    /// The drive's signed log, or that of the device whose key or number begins so.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn log(&self, device: Option<&str>) -> Result<Vec<LogLine>> {
+        let membership = self.parts.log.membership();
+        let mut lines = Vec::new();
+        for head in self.parts.index.heads()? {
+            let key = head.log.author.to_string();
+            let number = membership.device(&head.log.author).map(|member| member.number);
+            let chosen = device.is_none_or(|device| {
+                key.starts_with(device) || number.is_some_and(|n| n.to_string() == device)
+            });
+            let mut next = 1;
+            while chosen && next <= head.number {
+                let entries = self.parts.index.entries(&head.log, next, 4 << 20)?;
+                next += entries.len() as u64;
+                for (bytes, _) in entries {
+                    lines.push(self.log_line(&Entry::from_bytes(bytes)?));
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Whose keys these are; no secret.
+    pub fn key_show(&self) -> KeyInfo {
+        let secrets = self.secrets();
+        let locked = crate::keybag::Keybag::needs_passphrase(&self.home.keys_file());
+        KeyInfo {
+            drive: self.home.name().to_owned(),
+            drive_id: secrets.drive().to_string(),
+            root_fingerprint: secrets.root.fingerprint(),
+            device: secrets.device.public().to_string(),
+            device_fingerprint: secrets.device.public().fingerprint(),
+            device_number: secrets.number.0,
+            epoch: hex::encode(secrets.epoch().id().0),
+            epochs: secrets.epochs.len() as u64,
+            kept_under: match locked {
+                Ok(true) => KeptUnder::Passphrase,
+                _ => KeptUnder::KeyFile,
+            },
+        }
+    }
+
+    /// What lies below a path, down to `depth` levels.
+    ///
+    /// # Errors
+    /// [`crate::error::Posix::NoEntry`]; of the index.
+    pub fn list(&self, path: &DrivePath, depth: Option<usize>) -> Result<Vec<ListEntry>> {
+        let levels = |path: &DrivePath| path.0.iter().filter(|b| **b == b'/').count();
+        let base = if path.0.iter().all(|b| *b == b'/') { 0 } else { levels(path) };
+        let mut entries = Vec::new();
+        walk(&self.parts.tree, path, &mut |found| {
+            let level = if found.path.0 == b"/" { 0 } else { levels(&found.path) };
+            if depth.is_none_or(|depth| level <= base + depth) {
+                entries.push(self.list_entry(found)?);
+            }
+            Ok(())
+        })?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// Checks index, journal, cache, remotes and clock, and says the mend.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn doctor(&self) -> Result<DoctorReport> {
+        let mut checks = vec![self.check_index()?, self.check_files()?, self.check_cache()?];
+        for remote in self.parts.remotes.all() {
+            let space = self.parts.runtime.block_on(remote.link.space());
+            let noted = self.parts.remotes.noted(&remote, space);
+            checks.push(match noted {
+                Ok(space) => check(
+                    &format!("remote {}", remote.name),
+                    CheckState::Fine,
+                    format!("{} blobs, {} bytes", space.blobs, space.used),
+                    None,
+                ),
+                Err(e) => check(
+                    &format!("remote {}", remote.name),
+                    CheckState::Warning,
+                    e.to_string(),
+                    Some("start the node, or look at its URL with `rdrivefs remote list`"),
+                ),
+            });
+        }
+        checks.push(self.check_clock());
+        Ok(DoctorReport { checks })
+    }
+
+    fn check_index(&self) -> Result<Check> {
+        let told: String =
+            self.parts.index.with(|db| db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
+        Ok(match told.as_str() {
+            "ok" => check("index", CheckState::Fine, "its pages are whole".into(), None),
+            _ => check(
+                "index",
+                CheckState::Damaged,
+                told,
+                Some("set the device up anew with `rdrivefs init --recover`"),
+            ),
+        })
+    }
+
+    /// Every row opens, and every layer that files name is known.
+    fn check_files(&self) -> Result<Check> {
+        let mut files = 0_u64;
+        let mut bad = None;
+        let walked = walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
+            files += 1;
+            for (_, extent) in found.row.extents.iter() {
+                if let Source::Chunk { layer, .. } = extent.source {
+                    if let Err(e) = self.parts.index.layer(LayerNumber(layer)) {
+                        bad.get_or_insert(format!("{}: {e}", found.path));
+                    }
+                }
+            }
+            Ok(())
+        });
+        let bad = bad.or(walked.err().map(|e| e.to_string()));
+        Ok(match bad {
+            None => check("files", CheckState::Fine, format!("{files} files are whole"), None),
+            Some(why) => check(
+                "files",
+                CheckState::Damaged,
+                why,
+                Some("set the device up anew with `rdrivefs init --recover`"),
+            ),
+        })
+    }
+
+    fn check_cache(&self) -> Result<Check> {
+        let bytes = self.parts.cache.bytes_used();
+        Ok(check("cache", CheckState::Fine, format!("{bytes} bytes"), None))
+    }
+
+    fn check_clock(&self) -> Check {
+        const YEAR_2026_MS: u64 = 1_767_225_600_000;
+        let now = self.parts.env.wall_ms().0;
+        match now < YEAR_2026_MS {
+            true => check(
+                "clock",
+                CheckState::Warning,
+                "this computer's clock is years behind".into(),
+                Some("set the clock; nothing is decided by it, but times shown will be wrong"),
+            ),
+            false => check("clock", CheckState::Fine, "plausible".into(), None),
+        }
+    }
+
+    fn audited(&self) -> Result<Vec<RemoteNumber>> {
+        let rule = Rule::default();
+        let samples = crate::verify::samples_for(rule.confidence, rule.loss);
+        let now = self.parts.env.wall_ms();
+        let mut fresh = Vec::new();
+        for remote in self.parts.remotes.all() {
+            let audit = self.parts.index.newest_audit(remote.number, samples)?;
+            if audit.is_some_and(|audit| audit.is_fresh(now, rule.audit_age_ms)) {
+                fresh.push(remote.number);
+            }
+        }
+        Ok(fresh)
+    }
+
+    fn is_cached(&self, layer: LayerNumber) -> Result<bool> {
+        let row = self.parts.index.layer(layer)?;
+        Ok(self.parts.cache.present(&LayerRef { id: row.id, len: row.len })? == row.len)
+    }
+
+    fn cache_use(&self) -> Result<CacheUse> {
+        Ok(CacheUse {
+            bytes: self.parts.cache.bytes_used(),
+            bytes_max: Some(self.config.cache_size.0),
+            ..CacheUse::default()
+        })
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        let heads = self.parts.index.heads()?;
+        let newest = |key| {
+            let own = heads.iter().filter(|head| {
+                head.log.author == key && head.log.kind == LogKind::Commits
+            });
+            own.map(|head| head.number).max().unwrap_or(0)
+        };
+        let membership = self.parts.log.membership();
+        Ok(membership
+            .members()
+            .iter()
+            .map(|member| DeviceInfo {
+                name: String::new(),
+                key: member.device.to_string(),
+                number: member.number,
+                revoked: member.revoked.is_some(),
+                head: newest(member.device),
+                head_ms: None,
+            })
+            .collect())
+    }
+
+    fn remote_info(&self, remote: &Remote) -> Result<RemoteInfo> {
+        let condition = remote.condition();
+        let (mut layers, mut bytes, mut after) = (0, 0, LayerNumber(0));
+        loop {
+            let step = self.parts.index.layers_held(remote.number, after, STEP)?;
+            let Some(last) = step.last() else { break };
+            after = last.0;
+            layers += step.len() as u64;
+            bytes += step.iter().map(|(_, _, len)| len).sum::<u64>();
+        }
+        let proven = self.parts.index.newest_audit(remote.number, 1)?;
+        Ok(RemoteInfo {
+            name: remote.name.clone(),
+            url: remote.url.to_string(),
+            fingerprint: Some(remote.url.key.fingerprint()),
+            health: match condition.health {
+                Condition::Unknown => Health::Unknown,
+                Condition::Up => Health::Up,
+                Condition::Down => Health::Down,
+                Condition::Refusing => Health::Refusing,
+                Condition::Distrusted => Health::Distrusted,
+            },
+            error: condition.error,
+            rtt_ms: remote.link.rtt_ms(),
+            layers,
+            bytes,
+            used_bytes: None,
+            quota_bytes: None,
+            seen_ms: condition.seen.map(|at| at.0),
+            proven_ms: proven.filter(|audit| audit.failures == 0).map(|audit| audit.at),
+            challenges: proven.map_or(0, |audit| audit.samples - audit.failures),
+            failures: proven.map_or(0, |audit| audit.failures),
+        })
+    }
+
+    fn layer_use(
+        &self,
+        number: LayerNumber,
+        offset: Option<u64>,
+        len: Option<u64>,
+    ) -> Result<LayerUse> {
+        let row: LayerRow = self.parts.index.layer(number)?;
+        let layer = LayerRef { id: row.id, len: row.len };
+        let names = self.parts.remotes.all();
+        let holders = self.parts.index.holders(number)?;
+        let held = names.iter().filter(|remote| holders.contains(&remote.number));
+        Ok(LayerUse {
+            layer: row.id.to_string(),
+            offset,
+            len: len.unwrap_or(row.len),
+            layer_bytes: row.len,
+            cached_bytes: self.parts.cache.present(&layer)?,
+            held: held
+                .map(|remote| Holder { remote: remote.name.clone(), proven_ms: None })
+                .collect(),
+        })
+    }
+
+    fn log_line(&self, entry: &Entry) -> LogLine {
+        let header = entry.header();
+        let epoch = rdrivefs_remote::member::EpochId(header.epoch);
+        let commit = match header.log.kind {
+            LogKind::Commits => self
+                .secrets()
+                .epoch_of(&epoch)
+                .and_then(|epoch| Commit::open(epoch, entry).ok()),
+            LogKind::Membership => None,
+        };
+        LogLine {
+            kind: match header.log.kind {
+                LogKind::Commits => Told::Commits,
+                LogKind::Membership => Told::Membership,
+            },
+            device: header.log.author.to_string(),
+            device_name: String::new(),
+            instance: header.log.instance,
+            number: header.number,
+            hash: hex::encode(entry.hash()),
+            previous: hex::encode(header.previous),
+            epoch: hex::encode(header.epoch),
+            time_ms: commit.as_ref().map(|commit| commit.wall_ms.0),
+            lamport: commit.as_ref().map(|commit| commit.lamport),
+            records: commit.as_ref().map_or(1, |commit| commit.records.len() as u64),
+            bytes: entry.encode().len() as u64,
+        }
+    }
+
+    fn list_entry(&self, found: Found) -> Result<ListEntry> {
+        let row = &found.row;
+        let mut state = FileState { stage: Stage::Sealed, cached: true, pinned: found.pinned };
+        if row.unsealed() > 0 {
+            state.stage = Stage::Dirty;
+        } else {
+            let mut held = true;
+            for (_, extent) in row.extents.iter() {
+                if let Some(layer) = extent.source.layer() {
+                    held &= !self.parts.index.holders(layer)?.is_empty();
+                    state.cached &= self.is_cached(layer)?;
+                }
+            }
+            if held && row.changed == 0 {
+                state.stage = Stage::Pushed;
+            }
+        }
+        let target = (row.kind == Kind::Symlink).then(|| DrivePath(row.target.clone()));
+        Ok(ListEntry {
+            path: found.path,
+            kind: told(row.kind),
+            size: found.attr.size,
+            mode: row.mode,
+            mtime_secs: row.mtime.secs,
+            mtime_nanos: row.mtime.nanos,
+            target,
+            state: (row.kind == Kind::File).then_some(state),
+        })
+    }
+}
+
+fn check(name: &str, state: CheckState, detail: String, mend: Option<&str>) -> Check {
+    Check { name: name.to_owned(), state, detail, mend: mend.map(str::to_owned) }
+}
+
+fn told(kind: Kind) -> FileKind {
+    match kind {
+        Kind::File => FileKind::File,
+        Kind::Directory => FileKind::Directory,
+        Kind::Symlink => FileKind::Symlink,
+        Kind::Fifo => FileKind::Fifo,
+        Kind::Socket => FileKind::Socket,
+        Kind::CharDevice => FileKind::CharDevice,
+        Kind::BlockDevice => FileKind::BlockDevice,
+    }
+}

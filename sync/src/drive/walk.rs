@@ -1,0 +1,106 @@
+//! Paths of the drive, and what lies below them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::{Posix, Result};
+use crate::id::Ino;
+use crate::index::layers::LayerNumber;
+use crate::record::Kind;
+use crate::report::DrivePath;
+use crate::tree::Tree;
+use crate::tree::node::Row;
+use crate::tree::words::Attr;
+
+/// Entries listed in one step.
+const STEP: usize = 1_024;
+
+/// What a walk meets.
+pub(super) struct Found {
+    /// Where.
+    pub(super) path: DrivePath,
+    /// What `stat` tells.
+    pub(super) attr: Attr,
+    /// Its row.
+    pub(super) row: Row,
+    /// Whether it, or a directory above it, is pinned.
+    pub(super) pinned: bool,
+}
+
+/// Chunks of layers, by layer.
+pub(super) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
+
+/// The inode at a path of the drive.
+pub(super) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
+    let mut at = Ino::ROOT;
+    for name in path.0.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        at = match name {
+            b".." => return Err(Posix::Invalid.into()),
+            name => tree.lookup(at, name)?.ino,
+        };
+    }
+    Ok(at)
+}
+
+/// Visits a path and everything below it.
+pub(super) fn walk(
+    tree: &Tree,
+    path: &DrivePath,
+    visit: &mut dyn FnMut(Found) -> Result<()>,
+) -> Result<()> {
+    let start = resolve(tree, path)?;
+    let mut pinned = false;
+    let mut above = start;
+    while above != Ino::ROOT {
+        pinned |= tree.row(above)?.pinned;
+        above = match tree.row(above)?.kind {
+            Kind::Directory => tree.parent(above)?,
+            _ => Ino::ROOT,
+        };
+    }
+    let mut left = vec![(start, normal(path), pinned)];
+    while let Some((ino, path, pinned)) = left.pop() {
+        let row = tree.row(ino)?;
+        let pinned = pinned || row.pinned;
+        let directory = row.kind == Kind::Directory;
+        visit(Found { path: path.clone(), attr: row.attr(ino), row, pinned })?;
+        if !directory {
+            continue;
+        }
+        let mut after = 0;
+        loop {
+            let step = tree.list(ino, after, STEP)?;
+            let Some(last) = step.last() else { break };
+            after = last.cookie;
+            for entry in step {
+                left.push((entry.attr.ino, below(&path, &entry.name), pinned));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The chunks a file's content lies in.
+pub(super) fn chunks_of(row: &Row, chunks: &mut Chunks) {
+    for (_, extent) in row.extents.iter() {
+        if let crate::tree::extents::Source::Chunk { layer, number, .. } = &extent.source {
+            chunks.entry(LayerNumber(*layer)).or_default().insert(*number);
+        }
+    }
+}
+
+pub(super) fn below(dir: &DrivePath, name: &[u8]) -> DrivePath {
+    match dir.0.as_slice() {
+        b"/" => DrivePath([b"/", name].concat()),
+        dir => DrivePath([dir, b"/", name].concat()),
+    }
+}
+
+fn normal(path: &DrivePath) -> DrivePath {
+    let names = path.0.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".");
+    let mut out = Vec::new();
+    for name in names {
+        out.push(b'/');
+        out.extend_from_slice(name);
+    }
+    DrivePath(if out.is_empty() { b"/".to_vec() } else { out })
+}

@@ -1,0 +1,216 @@
+//! Merging: what other devices' commits say, applied in causal order.
+//!
+//! A commit is applied after everything its maker had seen. It is refused, and its log stays where
+//! it is, when it does not open, breaks the rule of Lamport times or says what no record may say;
+//! the other logs go on. Its records, that it was applied, and its Lamport time are written in one
+//! transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::entry::{Entry, LogId};
+use rdrivefs_remote::identity::PublicKey;
+
+use crate::error::{Error, Result};
+use crate::id::DeviceNumber;
+use crate::index::Index;
+use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
+use crate::keybag::Secrets;
+use crate::log::Log;
+use crate::progress::Progress;
+use crate::publish::LAMPORT;
+use crate::record::{Commit, Content, Record, Source as Place, Stamp};
+use crate::report::Phase;
+use crate::tree::extents::{Extents, Source};
+use crate::tree::{Attributes, Merging, Tree, Version};
+
+/// Applies commits.
+pub struct Merger {
+    secrets: Secrets,
+    index: Arc<Index>,
+    tree: Arc<Tree>,
+    log: Arc<Log>,
+}
+
+impl Merger {
+    /// A merger over these parts.
+    pub fn new(secrets: Secrets, index: Arc<Index>, tree: Arc<Tree>, log: Arc<Log>) -> Self {
+        Self { secrets, index, tree, log }
+    }
+
+    /// Applies every accepted commit that is not yet; returns how many.
+    ///
+    /// # Errors
+    /// Of the index, or the first refusal; everything that could be applied was.
+    pub fn apply_all(&self, progress: &Progress) -> Result<u64> {
+        let mut applied = 0;
+        let mut refused: HashMap<LogId, Error> = HashMap::new();
+        loop {
+            let before = applied;
+            for bytes in self.index.entries_unapplied()? {
+                progress.check()?;
+                let log = Entry::from_bytes(bytes.clone())?.header().log;
+                if refused.contains_key(&log) {
+                    continue;
+                }
+                match self.apply(bytes) {
+                    Ok(true) => {
+                        applied += 1;
+                        progress.advance(Phase::Pull, 0, 1);
+                    }
+                    Ok(false) => {}
+                    Err(e @ (Error::Corrupt { .. } | Error::Refused(_))) => {
+                        tracing::warn!(?log, error = %e, "a commit is refused");
+                        refused.insert(log, e);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            if applied == before {
+                return refused.into_values().next().map_or(Ok(applied), Err);
+            }
+        }
+    }
+
+    /// Applies one commit, unless something it has seen is not applied yet.
+    fn apply(&self, bytes: Bytes) -> Result<bool> {
+        let entry = Entry::from_bytes(bytes)?;
+        let header = entry.header().clone();
+        let epoch = rdrivefs_remote::member::EpochId(header.epoch);
+        let epoch = self.secrets.epoch_of(&epoch).ok_or_else(|| {
+            Error::Refused("a commit of an epoch this device was not let into".into())
+        })?;
+        let commit = Commit::open(epoch, &entry)?;
+        let Some(lamports) = self.seen(&commit, &entry)? else { return Ok(false) };
+        commit.check_lamport(lamports)?;
+        let device = self.device(&header.log.author)?;
+        let stamp = Stamp { lamport: commit.lamport, device };
+        let mut merging = self.tree.merging()?;
+        self.apply_records(&mut merging, commit.records, stamp)?;
+        self.index.set_applied(&header.log, header.number)?;
+        self.index.set_lamport(&header.log, header.number, stamp.lamport)?;
+        let largest = self.index.number(LAMPORT)?.unwrap_or(0).max(stamp.lamport.cast_signed());
+        self.index.set_number(LAMPORT, largest)?;
+        merging.finish()?;
+        Ok(true)
+    }
+
+    /// The Lamport times of what the commit's maker had seen; none while some of it is missing.
+    fn seen(&self, commit: &Commit, entry: &Entry) -> Result<Option<Vec<u64>>> {
+        let header = entry.header();
+        let mut lamports = Vec::with_capacity(commit.seen.len() + 1);
+        for head in &commit.seen {
+            match self.index.applied_entry(&head.log, head.number)? {
+                Some((lamport, hash)) if hash == head.hash => lamports.push(lamport),
+                Some(_) => {
+                    return Err(Error::Refused(
+                        "a commit that has seen another history than this device".into(),
+                    ));
+                }
+                None => return Ok(None),
+            }
+        }
+        if header.number > 1 {
+            match self.index.applied_entry(&header.log, header.number - 1)? {
+                Some((lamport, _)) => lamports.push(lamport),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(lamports))
+    }
+
+    fn device(&self, author: &PublicKey) -> Result<DeviceNumber> {
+        let membership = self.log.membership();
+        let member = membership.device(author);
+        let member = member.ok_or_else(|| Error::Refused("a commit of nobody's".into()))?;
+        Ok(DeviceNumber(member.number))
+    }
+
+    /// Tombstones first: what took a place in the same commit finds it free.
+    fn apply_records(
+        &self,
+        merging: &mut Merging<'_>,
+        records: Vec<Record>,
+        stamp: Stamp,
+    ) -> Result<()> {
+        for record in &records {
+            if let Record::Unlink { link, saw, heads } = record {
+                merging.unlink(*link, *saw, heads)?;
+            }
+        }
+        records.into_iter().try_for_each(|record| self.apply_record(merging, record, stamp))
+    }
+
+    fn apply_record(
+        &self,
+        merging: &mut Merging<'_>,
+        record: Record,
+        stamp: Stamp,
+    ) -> Result<()> {
+        match record {
+            Record::File { file, kind, rdev, target, born } => {
+                merging.file(file, kind, rdev, &target, born)
+            }
+            Record::Attr { file, mode, uid, gid, mtime, .. } => {
+                merging.attributes(file, &Attributes { mode, uid, gid, mtime }, stamp)
+            }
+            Record::Xattr { file, name, value } => {
+                merging.xattr(file, &name, value.as_deref(), stamp)
+            }
+            Record::Link { link, parent, name, file } => {
+                merging.link(link, parent, &name, file, stamp)
+            }
+            Record::Version { file, id, size, mtime, content, .. } => {
+                let extents = self.extents(content)?;
+                merging.version(file, Version { id, size, mtime, extents }, stamp)
+            }
+            Record::Layer { id, len, key, epoch, nonce, toc } => {
+                let secret = LayerSecret { key, epoch, nonce, toc };
+                self.index.add_layer(id, len, &secret, &[], true).map(drop)
+            }
+            // Placement, names of devices and policies have no effect on the tree.
+            Record::Unlink { .. }
+            | Record::Moved { .. }
+            | Record::Held { .. }
+            | Record::Remote { .. }
+            | Record::Device { .. }
+            | Record::Policy { .. } => Ok(()),
+        }
+    }
+
+    fn extents(&self, content: Content) -> Result<Extents> {
+        let mut extents = Extents::default();
+        let list = match content {
+            Content::Inline(bytes) => {
+                extents.put(0, bytes.len() as u64, Source::Bytes(bytes));
+                return Ok(extents);
+            }
+            Content::Extents(list) => list,
+            Content::Listed { .. } => {
+                return Err(Error::Refused("a list of extents stored apart".into()));
+            }
+        };
+        let mut numbers: HashMap<BlobId, LayerNumber> = HashMap::new();
+        let mut at = 0;
+        for extent in list {
+            if let Place::Chunk { layer, number, skip } = extent.source {
+                let layer = match numbers.get(&layer) {
+                    Some(known) => *known,
+                    None => {
+                        let known = self.index.layer_number(&layer)?.ok_or_else(|| {
+                            Error::Refused(format!("a version in layer {layer}, which is unknown"))
+                        })?;
+                        numbers.insert(layer, known);
+                        known
+                    }
+                };
+                let place = ChunkPlace { layer, number };
+                extents.put(at, extent.len, Source::chunk(place, skip));
+            }
+            at += extent.len;
+        }
+        Ok(extents)
+    }
+}
