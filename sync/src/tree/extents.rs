@@ -190,6 +190,14 @@ impl Extents {
         at
     }
 
+    /// The segments of the journal that bytes lie in.
+    pub fn segments(&self) -> impl Iterator<Item = u32> {
+        self.map.values().filter_map(|extent| match &extent.source {
+            Source::Staged { place, .. } => Some(place.segment),
+            _ => None,
+        })
+    }
+
     /// The runs of neighbouring bytes that are in no layer.
     pub fn unsealed_runs(&self) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();

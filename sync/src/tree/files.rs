@@ -158,7 +158,7 @@ impl Tree {
         let op = Op::Staged { ino: ino.0, offset, places, now };
         let Op::Staged { places, .. } = &op else { unreachable!("it was just made") };
         let mut state = node.write();
-        let at = self.journal.append_naming(&op.encode(), places)?.position;
+        let at = self.append_naming(&op.encode(), places)?;
         self.staged_write(&node, &mut state, offset, places, now, at);
         Ok(data.len())
     }
@@ -245,16 +245,8 @@ impl Tree {
     /// When it is not durable.
     pub fn sync(&self, ino: Ino) -> Result<()> {
         let node = self.node(ino)?;
-        let (position, segments) = {
-            let mut state = node.write();
-            (state.position, std::mem::take(&mut state.segments))
-        };
-        let numbers: Vec<u32> = segments.iter().copied().collect();
-        let synced = self.journal.sync(position, &numbers);
-        if synced.is_err() {
-            node.write().segments.extend(segments);
-        }
-        synced.map(drop)
+        let position = node.read().position;
+        self.journal.sync(position, &[]).map(drop)
     }
 
     /// Makes everything about a directory durable.

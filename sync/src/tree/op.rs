@@ -114,14 +114,8 @@ pub(super) enum Op {
         #[n(4)]
         now: TimeNs,
     },
-    /// A file nobody can reach any more is forgotten.
-    #[n(9)]
-    Purge {
-        #[n(0)]
-        ino: u64,
-    },
     /// Content stays on this computer, or may go again.
-    #[n(10)]
+    #[n(9)]
     Pin {
         #[n(0)]
         ino: u64,
