@@ -40,7 +40,11 @@ fn timed(env: &Env, what: &str, times: u64, work: impl FnOnce()) {
     work();
     let took = env.instant().since(before);
     let each = took.as_secs_f64() * 1e6 / times as f64;
-    println!("{what:<34} {each:>9.2} us each   {:>9.1} ms   {} MiB", took.as_secs_f64() * 1e3, resident());
+    println!(
+        "{what:<34} {each:>9.2} us each   {:>9.1} ms   {} MiB",
+        took.as_secs_f64() * 1e3,
+        resident()
+    );
 }
 
 fn resident() -> u64 {
@@ -76,7 +80,11 @@ fn main() {
         for n in 0..files {
             if n % PER_DIRECTORY == 0 {
                 let name = format!("directory {n}");
-                dirs.push(tree.make_directory(&caller, Ino::ROOT, name.as_bytes(), 0o755).expect("made").ino);
+                dirs.push(
+                    tree.make_directory(&caller, Ino::ROOT, name.as_bytes(), 0o755)
+                        .expect("made")
+                        .ino,
+                );
             }
             tree.create(&caller, *dirs.last().expect("one"), &name(n), 0o644).expect("made");
         }

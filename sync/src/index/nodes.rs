@@ -84,10 +84,8 @@ impl Index {
             "DELETE FROM staged WHERE ino = ?",
             "DELETE FROM pending WHERE kind = 0 AND id = ?",
         ];
-        const ATTRIBUTES: [&str; 2] = [
-            "DELETE FROM xattr WHERE ino = ?",
-            "DELETE FROM pending WHERE kind = 1 AND id = ?",
-        ];
+        const ATTRIBUTES: [&str; 2] =
+            ["DELETE FROM xattr WHERE ino = ?", "DELETE FROM pending WHERE kind = 1 AND id = ?"];
         let rows = if stored { &STORED[..] } else { &[] };
         self.with(|db| {
             rows.iter().chain(&ATTRIBUTES).try_for_each(|statement| {

@@ -1,5 +1,6 @@
 //! Applying a change: the same way when it is made and when it is replayed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,8 +14,8 @@ use crate::tree::acl;
 use crate::tree::core::{Tree, lock};
 use crate::tree::extents::Source;
 use crate::tree::node::{Field, Node, Row, State};
+use crate::tree::op::{Attrs, Made, Op, Record, Shared, WRITE_HEADER_BYTES, Write};
 use crate::tree::tomb::TombRow;
-use crate::tree::op::{Attrs, Made, Op, Record, WRITE_HEADER_BYTES, Write};
 
 impl Tree {
     /// Applies a record of the journal that the index does not have yet.
@@ -56,11 +57,23 @@ impl Tree {
             Op::Attr(attrs) => {
                 let node = self.node(Ino(attrs.ino))?;
                 let mut state = node.write();
-                self.attrs_set(&node, &mut state, attrs, at);
-                Ok(())
+                self.attrs_set(&node, &mut state, attrs, at)
             }
             Op::Xattr { ino, name, value, now } => {
                 self.xattr_set(Ino(*ino), name, value.as_deref(), at, *now)
+            }
+            Op::Share(shared) => {
+                let (from, to) = (self.node(Ino(shared.from))?, self.node(Ino(shared.to))?);
+                let pieces = from.read().row.extents.pieces(&shared.range());
+                self.shared_made(&to, &mut to.write(), &pieces, shared, at);
+                Ok(())
+            }
+            Op::LongXattr { ino, name, places, now } => {
+                let mut value = Vec::new();
+                for place in places {
+                    value.append(&mut self.journal.read(*place, 0..place.len)?);
+                }
+                self.xattr_set(Ino(*ino), name, Some(&value), at, *now)
             }
             Op::Staged { ino, offset, places, now } => {
                 let node = self.node(Ino(*ino))?;
@@ -269,13 +282,31 @@ impl Tree {
         self.content_changed(node, state, size.min(state.row.size), now, at);
     }
 
+    /// A range that has the bytes of another.
+    pub(super) fn shared_made(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        pieces: &[(Range<u64>, Source)],
+        shared: &Shared,
+        at: Position,
+    ) {
+        let end = shared.at + shared.len;
+        state.row.extents.cut(shared.at..end);
+        for (range, source) in pieces {
+            let place = range.start - shared.start + shared.at;
+            state.row.extents.put(place, range.end - range.start, source.clone());
+        }
+        self.content_changed(node, state, end, shared.now, at);
+    }
+
     pub(super) fn attrs_set(
         &self,
         node: &Arc<Node>,
         state: &mut State,
         attrs: &Attrs,
         at: Position,
-    ) {
+    ) -> Result<()> {
         let row = &mut state.row;
         let mut set = |field, changed: bool| {
             if changed {
@@ -302,6 +333,13 @@ impl Tree {
         row.ctime = attrs.ctime.unwrap_or(row.ctime);
         state.position = state.position.max(at);
         self.dirtied(node, state);
+        match &attrs.access {
+            None => Ok(()),
+            Some(list) => {
+                let list = Some(list.as_slice()).filter(|list| !list.is_empty());
+                self.put_xattr(node.ino, acl::ACCESS, list)
+            }
+        }
     }
 
     fn content_changed(

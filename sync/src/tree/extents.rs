@@ -267,10 +267,7 @@ impl<C> Encode<C> for Extents {
 }
 
 impl<'b, C> Decode<'b, C> for Extents {
-    fn decode(
-        d: &mut minicbor::Decoder<'b>,
-        ctx: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
         let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("no length"))?;
         let mut extents = Self::default();
         for _ in 0..count {

@@ -66,7 +66,14 @@ impl Merging<'_> {
     ///
     /// # Errors
     /// Of the index.
-    pub fn file(&self, file: FileId, kind: Kind, rdev: u32, target: &[u8], born: TimeNs) -> Result<()> {
+    pub fn file(
+        &self,
+        file: FileId,
+        kind: Kind,
+        rdev: u32,
+        target: &[u8],
+        born: TimeNs,
+    ) -> Result<()> {
         if self.current(file)?.is_some() {
             return Ok(());
         }

@@ -198,11 +198,9 @@ impl Tree {
             self.check_new(to.0, to.1)?;
             return self.carry_out(&moving(&source, to, None, now));
         };
-        if target.link == source.link {
-            return Ok(());
-        }
         match how {
             Rename::NoReplace => Err(Posix::Exists.into()),
+            _ if target.link == source.link => Ok(()),
             Rename::Exchange => {
                 let target_directory = self.kind(target.child)? == Kind::Directory;
                 if target_directory && self.is_inside(from.0, target.child)? {
@@ -239,9 +237,7 @@ impl Tree {
         });
         // A file that went meanwhile is no error of the listing.
         listed
-            .filter(|entry: &Result<Entry>| {
-                !matches!(entry, Err(Error::Posix(Posix::Stale)))
-            })
+            .filter(|entry: &Result<Entry>| !matches!(entry, Err(Error::Posix(Posix::Stale))))
             .collect()
     }
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::{DeviceNumber, FileId, Ino};
 use crate::index::Index;
 use crate::index::nodes::{FILES, Marked};
-use crate::journal::{Journal, Position};
+use crate::journal::{Journal, Position, Replay};
 use crate::record::Kind;
 use crate::seal::Key;
 use crate::tree::core::{Chunks, Tree, lock};
@@ -31,10 +31,26 @@ impl Tree {
         key: &Key,
         chunks: Arc<dyn Chunks>,
     ) -> Result<Self> {
+        let journal = |applied| Journal::open(journal_dir, key, &env, applied);
+        Self::open_with(env.clone(), device, index, dir, journal, chunks)
+    }
+
+    /// As [`Tree::open`], with a journal that is opened at a given position.
+    ///
+    /// # Errors
+    /// As [`Tree::open`].
+    pub fn open_with(
+        env: Env,
+        device: DeviceNumber,
+        index: Arc<Index>,
+        dir: &Path,
+        journal: impl FnOnce(Position) -> Result<(Journal, Replay)>,
+        chunks: Arc<dyn Chunks>,
+    ) -> Result<Self> {
         let applied = Position(index.number(APPLIED)?.unwrap_or(0).cast_unsigned());
         let counter = index.number(COUNTER)?.unwrap_or(1).cast_unsigned();
         let files = index.number(FILES)?.unwrap_or(0);
-        let (journal, replay) = Journal::open(journal_dir, key, &env, applied)?;
+        let (journal, replay) = journal(applied)?;
         let tree = Self {
             upkeep: Mutex::new(Upkeep::new(applied, env.instant())),
             env,

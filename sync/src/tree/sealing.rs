@@ -124,13 +124,15 @@ impl Tree {
         match content {
             NewContent::Inline(bytes) => {
                 let all = 0..job.size;
-                let part = |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
+                let part =
+                    |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
                 extents.replace_unchanged(&all, &job.before, |now| Source::Bytes(part(now)));
             }
             NewContent::Chunks(chunks) => {
                 for (range, place) in chunks {
                     extents.replace_unchanged(&range, &job.before, |now| {
-                        let skip = u32::try_from(now.start - range.start).expect("a chunk is small");
+                        let skip =
+                            u32::try_from(now.start - range.start).expect("a chunk is small");
                         Source::chunk(place, skip)
                     });
                 }
