@@ -72,8 +72,7 @@ impl Contents {
         if chunks.len() >= open.reader.chunk_count() as usize {
             return Ok(vec![0..open.layer.len]);
         }
-        let mut spans: Vec<_> =
-            chunks.iter().map(|n| open.reader.span(*n)).collect::<Result<_>>()?;
+        let mut spans: Vec<_> = chunks.iter().map(|n| open.reader.span(*n)).collect::<Result<_>>()?;
         spans.sort_by_key(|span| span.start);
         let mut joined: Vec<Range<u64>> = Vec::with_capacity(spans.len());
         for span in spans {
@@ -134,8 +133,7 @@ impl Chunks for Contents {
         let open = self.open(layer)?;
         let blocks = open.reader.blocks_around(number, range.clone())?;
         let part = |opened: &[u8]| {
-            opened[(range.start - blocks.start) as usize..(range.end - blocks.start) as usize]
-                .to_vec()
+            opened[(range.start - blocks.start) as usize..(range.end - blocks.start) as usize].to_vec()
         };
         let place = (layer, number, blocks.start);
         if let Some(opened) = lock(&self.opened).get(&place) {

@@ -143,7 +143,12 @@ impl Merger {
         records.into_iter().try_for_each(|record| self.apply_record(merging, record, stamp))
     }
 
-    fn apply_record(&self, merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Result<()> {
+    fn apply_record(
+        &self,
+        merging: &mut Merging<'_>,
+        record: Record,
+        stamp: Stamp,
+    ) -> Result<()> {
         match record {
             Record::File { file, kind, rdev, target, born } => {
                 merging.file(file, kind, rdev, &target, born)

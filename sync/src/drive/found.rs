@@ -89,8 +89,7 @@ pub(super) fn recover(
             url: lasting.to_string(),
             added_ms: env.wall_ms().0,
         })?;
-        let secrets =
-            Secrets { local: local.clone(), ..device.secrets(&root, number, epochs, env) };
+        let secrets = Secrets { local: local.clone(), ..device.secrets(&root, number, epochs, env) };
         finish(home, &index, secrets, unlock, env)
     };
     let result = come_back();
@@ -122,11 +121,7 @@ impl Newcomer {
         Recipient { who: self.device.public(), key: self.wrap.public() }
     }
 
-    fn addition(
-        &self,
-        membership: &Membership,
-        signer: &SecretKey,
-    ) -> Result<(Entry, DeviceNumber)> {
+    fn addition(&self, membership: &Membership, signer: &SecretKey) -> Result<(Entry, DeviceNumber)> {
         let number = membership
             .next_number()
             .ok_or_else(|| Error::Refused("the drive has had 65,535 devices already".into()))?;
@@ -136,7 +131,13 @@ impl Newcomer {
         Ok((entry, DeviceNumber(number)))
     }
 
-    fn secrets(&self, root: &Root, number: DeviceNumber, epochs: Vec<Epoch>, env: &Env) -> Secrets {
+    fn secrets(
+        &self,
+        root: &Root,
+        number: DeviceNumber,
+        epochs: Vec<Epoch>,
+        env: &Env,
+    ) -> Secrets {
         let first = epochs.first().expect("a drive has an epoch from its first moment");
         Secrets {
             root: root.secret.public(),
