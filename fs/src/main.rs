@@ -1,3 +1,5 @@
 //! The program a person runs.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rdrivefs::cli::main()
+}

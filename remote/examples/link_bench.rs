@@ -49,13 +49,14 @@ async fn bench(store: &std::path::Path, layers: usize) -> Outcome<()> {
     let link = Arc::new(Link::dial(&node.url(), who, &env).await?);
     let blobs: Vec<(BlobId, Bytes)> = (0..layers).map(|n| layer(n as u64)).collect();
 
+    let mut cpu = cpu_s();
     let began = env.instant();
     let puts = blobs.iter().map(|(id, bytes)| {
         let (link, id, body) = (link.clone(), *id, Body::bytes(bytes.clone()));
         async move { link.put(id, body).await }
     });
     all(puts, 4).await?;
-    report("put", layers, env.instant().since(began));
+    cpu = report("put", layers, env.instant().since(began), cpu);
 
     let began = env.instant();
     let gets = blobs.iter().map(|(id, _)| {
@@ -63,7 +64,7 @@ async fn bench(store: &std::path::Path, layers: usize) -> Outcome<()> {
         async move { link.get(id, 0..LAYER_BYTES as u64).await.map(drop) }
     });
     all(gets, 2).await?;
-    report("get", layers, env.instant().since(began));
+    cpu = report("get", layers, env.instant().since(began), cpu);
 
     let count = 40_000;
     let began = env.instant();
@@ -79,7 +80,8 @@ async fn bench(store: &std::path::Path, layers: usize) -> Outcome<()> {
     });
     all(challenges, 512).await?;
     let took = env.instant().since(began).as_secs_f64();
-    println!("challenges  {:.0}/s (verified)", f64::from(count) / took);
+    let each = (cpu_s() - cpu) * 1e6 / f64::from(count);
+    println!("challenges  {:.0}/s (verified; {each:.0} µs of CPU each)", f64::from(count) / took);
 
     let began = env.instant();
     for n in 0..200 {
@@ -121,9 +123,19 @@ fn layer(seed: u64) -> (BlobId, Bytes) {
     (BlobId::of(&bytes), bytes.into())
 }
 
-fn report(what: &str, layers: usize, took: Duration) {
+fn report(what: &str, layers: usize, took: Duration, cpu: f64) -> f64 {
     let mb = (layers * LAYER_BYTES) as f64 / 1e6;
-    println!("{what}  {:.0} MB/s", mb / took.as_secs_f64());
+    let now = cpu_s();
+    let per_gb = (now - cpu) / mb * 1000.0;
+    println!("{what}  {:.0} MB/s ({per_gb:.1} s of CPU per GB)", mb / took.as_secs_f64());
+    now
+}
+
+/// What the process used of all cores so far, in seconds; the kernel counts in hundredths.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn resident_mib() -> u64 {

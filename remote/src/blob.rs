@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::cbor;
-use crate::error::Error;
 
 /// Longest blob: four of the largest layers, so that a store's memory and a put's time are bounded.
 pub const BLOB_BYTES_MAX: u64 = 64 << 20;
@@ -13,7 +11,11 @@ pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(pub [u8; 32]);
 
-cbor::array!(BlobId);
+
+/// Text that names no blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 64 lower-case hexadecimal digits")]
+pub struct NotABlobId;
 
 impl BlobId {
     /// The id of these bytes.
@@ -40,14 +42,14 @@ impl fmt::Debug for BlobId {
 }
 
 impl FromStr for BlobId {
-    type Err = Error;
+    type Err = NotABlobId;
 
     /// Takes exactly 64 lower-case hexadecimal digits, the only spelling there is.
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, NotABlobId> {
         let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let mut id = [0; 32];
         if !lower || hex::decode_to_slice(text, &mut id).is_err() {
-            return Err(Error::malformed("blob id", "not 64 lower-case hexadecimal digits"));
+            return Err(NotABlobId);
         }
         Ok(Self(id))
     }

@@ -12,7 +12,7 @@
 //!
 //! What does not hold is set aside with its reason and changes nothing, so that no one can stop a
 //! drive by signing nonsense. A senior signer whose key was stolen can still revoke juniors who
-//! concurrently revoke it; the phrase is the last word. Sealed matters (what a wrap contains) belong to the floor above.
+//! concurrently revoke it; the phrase is the last word. What a wrap contains is not known here.
 
 mod change;
 mod graph;

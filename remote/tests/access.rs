@@ -1,5 +1,7 @@
 //! Who a node lets in, and who it cuts off.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The real program: its words, its exit codes, kill -9, SIGTERM, a full disk, its memory.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader};

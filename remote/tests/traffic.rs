@@ -1,5 +1,7 @@
 //! What goes over a link, and what happens when it goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::sync::Arc;
@@ -169,6 +171,26 @@ async fn s46_puts_that_never_end_give_their_reservation_back() {
     .await;
     never.abort();
     eventually(Duration::from_secs(5), async || link.put(other, body(&more)).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s40_a_device_that_stalls_its_puts_stalls_nobody_else() {
+    let (_dir, node, mut drive, link) = world().await;
+    let link = Arc::new(link);
+    let mut stalled = tokio::task::JoinSet::new();
+    for seed in 0..40 {
+        let (id, bytes) = blob(seed, 1 << 20);
+        let body = Body::stream(1 << 20, Box::new(Stalled(bytes.slice(..1000), ())));
+        let link = link.clone();
+        stalled.spawn(async move { link.put(id, body).await });
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let device = drive.add_device();
+    let other = drive.link(&node.url(), &device).await.unwrap();
+    let (id, bytes) = blob(100, 1 << 20);
+    let put = tokio::time::timeout(Duration::from_secs(5), other.put(id, body(&bytes))).await;
+    put.expect("in time").unwrap();
+    stalled.abort_all();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,9 @@ use crate::error::{Error, Result};
 use crate::index::schema::SCHEMA;
 use crate::seal::{self, Key};
 
+/// The name under which the largest Lamport time seen is kept.
+pub const LAMPORT: &str = "lamport";
+
 /// The version of the schema; another one is refused.
 const VERSION: i64 = 1;
 

@@ -5,6 +5,7 @@
 //! The modules are listed from roof to ground, and a module imports only modules below it.
 
 pub mod drive;
+pub mod bench;
 pub mod engine;
 pub mod state;
 pub mod evict;

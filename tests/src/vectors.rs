@@ -11,6 +11,7 @@
 mod blobs;
 mod case;
 mod keys;
+mod layers;
 mod logs;
 mod members;
 
@@ -43,6 +44,7 @@ pub const FORMATS: &[Format] = &[
     format("entry", logs::entry),
     format("record", logs::record),
     format("commit", logs::commit),
+    format("layer", layers::layer),
     format("member", members::member),
     format("slice", blobs::slice),
     // Whatever the bytes, they have cuts: nothing is refused.

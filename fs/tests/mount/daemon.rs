@@ -1,5 +1,6 @@
 //! A mount to test on, in this process or one of its own, that cannot outlive or hang its test.
 
+use std::any::Any;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use rdrivefs::adapter::Core;
 use rdrivefs::mount::{Mounted, Options, mount};
 use rdrivefs_sync::remote::env::Env;
 
@@ -15,6 +17,7 @@ use crate::memory::Memory;
 
 const POINT: &str = "RDRIVEFS_TEST_POINT";
 const OPTIONS: &str = "RDRIVEFS_TEST_OPTIONS";
+const CORE: &str = "RDRIVEFS_TEST_CORE";
 const READY: &str = "READY";
 /// How long a test may take before it is taken to hang.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,33 +47,79 @@ impl Watchdog {
 
 /// A mount served by this process.
 pub struct Local {
-    pub core: Arc<Memory>,
+    pub core: Arc<dyn Core>,
     pub dir: PathBuf,
+    memory: Option<Arc<Memory>>,
     mounted: Option<Mounted>,
+    /// What the core needs to be there, dropped after the mount.
+    _keep: Box<dyn Any>,
     _root: tempfile::TempDir,
     _watchdog: Watchdog,
 }
 
+/// How a test gets its mount: given options, on the core it is run on.
+pub type Mount = fn(&str) -> Local;
+
 impl Local {
+    /// On the filesystem in memory, without options.
     pub fn new() -> Self {
         Self::with("")
     }
 
+    /// On the filesystem in memory.
     pub fn with(options: &str) -> Self {
+        let memory = Arc::new(Memory::new(Env::real()));
+        let mut local = Self::on(Arc::clone(&memory), Box::new(()), options);
+        local.memory = Some(memory);
+        local
+    }
+
+    /// On the tree of a drive.
+    pub fn on_tree(options: &str) -> Self {
+        let (tree, keep) = crate::tree::open();
+        Self::on(tree, keep, options)
+    }
+
+    fn on<C: Core>(core: Arc<C>, keep: Box<dyn Any>, options: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().canonicalize().unwrap().join("mnt");
         let watchdog = Watchdog::new(&dir);
-        let core = Arc::new(Memory::new(Env::real()));
         let options = Options::default().parse(options).unwrap();
         let mounted = mount(&dir, &options, &[], Arc::clone(&core), Env::real()).unwrap();
         assert!(mounted.ready());
-        Self { core, dir, mounted: Some(mounted), _root: root, _watchdog: watchdog }
+        let mounted = Some(mounted);
+        Self { core, dir, memory: None, mounted, _keep: keep, _root: root, _watchdog: watchdog }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+
+    pub fn memory(&self) -> &Arc<Memory> {
+        self.memory.as_ref().expect("a mount on the filesystem in memory")
+    }
 }
+
+/// Makes each test of a list one on the filesystem in memory and one on the tree.
+macro_rules! on_each_core {
+    ($($name:ident),* $(,)?) => {
+        mod on_memory {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::daemon::Local::with);
+            })*
+        }
+
+        mod on_tree {
+            $(#[test]
+            fn $name() {
+                super::$name(crate::daemon::Local::on_tree);
+            })*
+        }
+    };
+}
+
+pub(crate) use on_each_core;
 
 impl Drop for Local {
     fn drop(&mut self) {
@@ -172,14 +221,26 @@ pub fn is_mounted(dir: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == dir.to_str())
 }
 
-/// Not a test: what [`Remote`] runs. It goes when its standard input is closed.
+/// Not a test: what [`Remote`] runs. It goes when its standard input is closed. To try other
+/// people's suites on it, give it a folder, and `tree` as the core, by hand:
+///
+///     RDRIVEFS_TEST_POINT=DIR RDRIVEFS_TEST_CORE=tree cargo test -p rdrivefs --test mount -- \
+///         daemon::daemon --exact --ignored --nocapture
 #[test]
 #[ignore = "the daemon of other tests"]
 fn daemon() {
     let Some(dir) = std::env::var_os(POINT).map(PathBuf::from) else { return };
-    let options = Options::default().parse(&std::env::var(OPTIONS).unwrap()).unwrap();
-    let core = Arc::new(Memory::new(Env::real()));
-    let mounted = match mount(&dir, &options, &[], core, Env::real()) {
+    let options = std::env::var(OPTIONS).unwrap_or_default();
+    let options = Options::default().parse(&options).unwrap();
+    if std::env::var_os(CORE).is_some_and(|core| core == "tree") {
+        let (tree, _keep) = crate::tree::open();
+        return serve(tree, &dir, &options);
+    }
+    serve(Arc::new(Memory::new(Env::real())), &dir, &options);
+}
+
+fn serve<C: Core>(core: Arc<C>, dir: &Path, options: &Options) {
+    let mounted = match mount(dir, options, &[], core, Env::real()) {
         Ok(mounted) => mounted,
         Err(error) => return println!("REFUSED {error}"),
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, XattrFlags};
 
-use crate::daemon::Local;
+use crate::daemon::{Mount, on_each_core};
 
 const WORLDS: u64 = 6;
 const STEPS: usize = 400;
@@ -205,9 +205,8 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (String, Vec<u8>)> {
     all
 }
 
-#[test]
-fn the_mount_answers_like_the_computers_own_filesystem() {
-    let local = Local::new();
+fn the_mount_answers_like_the_computers_own_filesystem(mount: Mount) {
+    let local = mount("");
     for seed in 1..=WORLDS {
         let own = tempfile::tempdir().unwrap();
         let (own, ours) = (own.path().join("w"), local.path(&format!("world{seed}")));
@@ -226,3 +225,5 @@ fn the_mount_answers_like_the_computers_own_filesystem() {
         }
     }
 }
+
+on_each_core!(the_mount_answers_like_the_computers_own_filesystem,);

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rdrivefs::adapter::Core;
 use rdrivefs::adapter::words::{Caller, Change};
 use rdrivefs_sync::id::Ino;
 use rustix::fs::SeekFrom as Seek2;
 
-use crate::daemon::Local;
+use crate::daemon::{Local, Mount, on_each_core};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
@@ -22,9 +21,8 @@ fn held(local: &Local, name: &str) -> Vec<u8> {
     local.core.read(attr.ino, 0, u32::MAX).unwrap()
 }
 
-#[test]
-fn a_rename_over_another_file_brings_its_dirty_pages_along() {
-    let local = Local::new();
+fn a_rename_over_another_file_brings_its_dirty_pages_along(mount: Mount) {
+    let local = mount("");
     fs::write(local.path("name"), b"old").unwrap();
     let new = vec![7; 3 << 20];
     let mut file = File::create(local.path("temp")).unwrap();
@@ -38,9 +36,8 @@ fn a_rename_over_another_file_brings_its_dirty_pages_along() {
     assert_eq!(held(&local, "name").len(), new.len() + 4);
 }
 
-#[test]
-fn an_exchange_brings_the_dirty_pages_of_both() {
-    let local = Local::new();
+fn an_exchange_brings_the_dirty_pages_of_both(mount: Mount) {
+    let local = mount("");
     let mut files = ["a", "b"].map(|name| File::create(local.path(name)).unwrap());
     for (file, byte) in files.iter_mut().zip([1u8, 2]) {
         file.write_all(&vec![byte; 100_000]).unwrap();
@@ -51,9 +48,8 @@ fn an_exchange_brings_the_dirty_pages_of_both() {
     assert!(held(&local, "a") == vec![2; 100_000] && held(&local, "b") == vec![1; 100_000]);
 }
 
-#[test]
-fn a_seek_sees_the_data_that_is_still_dirty() {
-    let local = Local::new();
+fn a_seek_sees_the_data_that_is_still_dirty(mount: Mount) {
+    let local = mount("");
     let file = File::create(local.path("sparse")).unwrap();
     file.write_all_at(&[1; 4096], 8 << 20).unwrap();
     file.set_len(16 << 20).unwrap();
@@ -68,9 +64,8 @@ fn a_seek_sees_the_data_that_is_still_dirty() {
 }
 
 /// More renames and seeks that wait for dirty pages than there are threads: WRITE still gets one.
-#[test]
-fn calling_dirty_pages_in_never_starves_the_writes_it_waits_for() {
-    let local = Local::with("threads=4");
+fn calling_dirty_pages_in_never_starves_the_writes_it_waits_for(mount: Mount) {
+    let local = mount("threads=4");
     let deadline = Instant::now() + Duration::from_secs(4);
     std::thread::scope(|scope| {
         for number in 0..24 {
@@ -99,7 +94,7 @@ fn slow_reads_leave_threads_for_the_rest() {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let waiting = Arc::new(AtomicU64::new(0));
     let (held_gate, counted) = (Arc::clone(&gate), Arc::clone(&waiting));
-    local.core.hook(Box::new(move |op, _| {
+    local.memory().hook(Box::new(move |op, _| {
         if op == "read" {
             counted.fetch_add(1, Ordering::SeqCst);
             let mut open = held_gate.0.lock().unwrap();
@@ -144,7 +139,7 @@ fn a_panic_costs_one_request() {
     std::os::unix::fs::symlink("target", local.path("link")).unwrap();
     let armed = Arc::new(AtomicBool::new(true));
     let arm = Arc::clone(&armed);
-    local.core.hook(Box::new(move |op, _| {
+    local.memory().hook(Box::new(move |op, _| {
         assert!(op != "read_link" || !arm.load(Ordering::SeqCst), "as the test wants it");
     }));
     for _ in 0..40 {
@@ -174,7 +169,7 @@ fn a_change_behind_the_kernel_is_seen_once_announced() {
     local.core.write(attr.ino, 0, b"first").unwrap();
     assert!(!path.exists(), "the kernel remembers that the name is free");
     let entry = Change::Entry { parent: Ino::ROOT, name: b"pulled".to_vec() };
-    local.core.announce(entry.clone());
+    local.memory().announce(entry.clone());
     soon("the new name appears", || path.exists());
     soon("and in the listing", || fs::read_dir(&local.dir).unwrap().count() == 1);
     assert_eq!(fs::read(&path).unwrap(), b"first");
@@ -183,7 +178,7 @@ fn a_change_behind_the_kernel_is_seen_once_announced() {
     local.core.unlink(Ino::ROOT, b"pulled").unwrap();
     let next = local.core.create(&ROOT, Ino::ROOT, b"pulled", 0o600).unwrap();
     local.core.write(next.ino, 0, b"second").unwrap();
-    local.core.announce(entry);
+    local.memory().announce(entry);
     soon("the new version appears", || fs::read(&path).unwrap() == b"second");
     let mut old = String::new();
     open.seek(SeekFrom::Start(0)).unwrap();
@@ -192,14 +187,13 @@ fn a_change_behind_the_kernel_is_seen_once_announced() {
     // An attribute.
     let set = rdrivefs::adapter::words::SetAttr { mode: Some(0o640), ..Default::default() };
     local.core.set_attr(next.ino, &set).unwrap();
-    local.core.announce(Change::Inode { ino: next.ino });
+    local.memory().announce(Change::Inode { ino: next.ino });
     use std::os::unix::fs::PermissionsExt;
     soon("the mode", || fs::metadata(&path).unwrap().permissions().mode() & 0o777 == 0o640);
 }
 
-#[test]
-fn a_create_on_a_name_that_a_pull_has_filled_opens_it() {
-    let local = Local::new();
+fn a_create_on_a_name_that_a_pull_has_filled_opens_it(mount: Mount) {
+    let local = mount("");
     assert!(!local.path("name").exists());
     let attr = local.core.create(&ROOT, Ino::ROOT, b"name", 0o644).unwrap();
     local.core.write(attr.ino, 0, b"content").unwrap();
@@ -237,6 +231,14 @@ fn the_kernels_references_come_back() {
     drop(open);
     soon("all is forgotten", || {
         drop_caches();
-        local.core.inodes() == 1
+        local.memory().inodes() == 1
     });
 }
+
+on_each_core!(
+    a_rename_over_another_file_brings_its_dirty_pages_along,
+    an_exchange_brings_the_dirty_pages_of_both,
+    a_seek_sees_the_data_that_is_still_dirty,
+    calling_dirty_pages_in_never_starves_the_writes_it_waits_for,
+    a_create_on_a_name_that_a_pull_has_filled_opens_it,
+);

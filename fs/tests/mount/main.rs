@@ -1,4 +1,4 @@
-//! Real mounts of the adapter on a filesystem in memory.
+//! Real mounts of the adapter, on a filesystem in memory and on the tree of a drive.
 //!
 //! Needs /dev/fuse and the right to mount: run as root, or with `fusermount3` installed. Some tests
 //! serve the mount from a process of their own (this program again, as `daemon`), which they kill.
@@ -20,3 +20,4 @@ mod kernel;
 mod lifecycle;
 mod programs;
 mod semantics;
+mod tree;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::daemon::Local;
+use crate::daemon::{Local, Mount, on_each_core};
 
 fn run(dir: &Path, program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -25,9 +25,8 @@ fn mapper(local: &Local) -> String {
     binary.to_str().unwrap().into()
 }
 
-#[test]
-fn a_program_compiled_there_runs_from_there_and_maps_files() {
-    let local = Local::new();
+fn a_program_compiled_there_runs_from_there_and_maps_files(mount: Mount) {
+    let local = mount("");
     let mapper = mapper(&local);
     let file = local.path("mapped");
     run(&local.dir, &mapper, &["map", file.to_str().unwrap()]);
@@ -37,9 +36,8 @@ fn a_program_compiled_there_runs_from_there_and_maps_files() {
     assert_eq!(content.last(), Some(&b'z'));
 }
 
-#[test]
-fn locks_hold_between_processes() {
-    let local = Local::new();
+fn locks_hold_between_processes(mount: Mount) {
+    let local = mount("");
     let mapper = mapper(&local);
     let path = local.path("locked");
     let file = fs::File::create(&path).unwrap();
@@ -60,9 +58,8 @@ fn locks_hold_between_processes() {
     rustix::fs::flock(&other, lock).unwrap();
 }
 
-#[test]
-fn processes_append_without_losing_a_line() {
-    let local = Local::new();
+fn processes_append_without_losing_a_line(mount: Mount) {
+    let local = mount("");
     let script = "i=0; while [ $i -lt 200 ]; do echo $0 $i >> log; i=$((i+1)); done";
     let spawn = |name| {
         Command::new("sh").args(["-c", script, name]).current_dir(&local.dir).spawn().unwrap()
@@ -78,9 +75,8 @@ fn processes_append_without_losing_a_line() {
     assert_eq!(lines.len(), 800, "a line was overwritten");
 }
 
-#[test]
-fn git_works() {
-    let local = Local::new();
+fn git_works(mount: Mount) {
+    let local = mount("");
     let git = |dir: &str, args: &[&str]| run(&local.path(dir), "git", args);
     git("", &["init", "-q", "-b", "main", "work"]);
     for number in 0..120 {
@@ -129,9 +125,8 @@ fn the_mount_helper_hands_over_what_mount_gives_it() {
     assert_eq!(help(&["/srv/d"]).0, 2);
 }
 
-#[test]
-fn access_lists_are_kept_in_step_with_modes_and_inherited() {
-    let local = Local::new();
+fn access_lists_are_kept_in_step_with_modes_and_inherited(mount: Mount) {
+    let local = mount("");
     let script = "umask 077 && echo x > f && chmod 640 f && setfacl -m u:1234:rw f && mkdir d && \
         setfacl -d -m u::rwx,g::rx,o::-,u:1234:rwx d && touch d/f && mkdir d/d && echo made && \
         stat -c %a f d/f d/d && getfacl -nc f && chmod 600 f && getfacl -nc f && \
@@ -141,3 +136,11 @@ fn access_lists_are_kept_in_step_with_modes_and_inherited() {
     assert_eq!(there, run(own.path(), "sh", &["-c", script]));
     assert!(there.starts_with("made\n660\n660\n770\n"), "{there}");
 }
+
+on_each_core!(
+    a_program_compiled_there_runs_from_there_and_maps_files,
+    locks_hold_between_processes,
+    processes_append_without_losing_a_line,
+    git_works,
+    access_lists_are_kept_in_step_with_modes_and_inherited,
+);

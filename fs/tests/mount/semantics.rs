@@ -9,11 +9,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use rustix::fs::{FallocateFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
-use crate::daemon::Local;
+use crate::daemon::{Mount, on_each_core};
 
-#[test]
-fn an_unlinked_file_lives_until_it_is_closed() {
-    let local = Local::new();
+fn an_unlinked_file_lives_until_it_is_closed(mount: Mount) {
+    let local = mount("");
     let path = local.path("file");
     let mut file = File::options().create(true).truncate(true).read(true).write(true).open(&path);
     let file = file.as_mut().unwrap();
@@ -31,9 +30,8 @@ fn an_unlinked_file_lives_until_it_is_closed() {
     fs::create_dir(&path).unwrap();
 }
 
-#[test]
-fn names_of_any_255_bytes() {
-    let local = Local::new();
+fn names_of_any_255_bytes(mount: Mount) {
+    let local = mount("");
     let odd: Vec<u8> = (1..=255u8).filter(|b| *b != b'/').chain([b'x']).collect();
     for name in [&odd[..], &[0xff; 255], b"new\nline", b"...", " \u{301}e".as_bytes()] {
         let path = local.dir.join(OsStr::from_bytes(name));
@@ -48,9 +46,8 @@ fn names_of_any_255_bytes() {
     assert_eq!(long.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
 }
 
-#[test]
-fn ten_thousand_entries_are_listed_once_each_even_while_some_go() {
-    let local = Local::new();
+fn ten_thousand_entries_are_listed_once_each_even_while_some_go(mount: Mount) {
+    let local = mount("");
     let dir = local.path("big");
     fs::create_dir(&dir).unwrap();
     for number in 0..10_000 {
@@ -86,9 +83,8 @@ fn ten_thousand_entries_are_listed_once_each_even_while_some_go() {
     assert_eq!(dots, [(1, own), (2, fs::metadata(&local.dir).unwrap().ino())]);
 }
 
-#[test]
-fn holes_are_punched_and_read_as_zeros() {
-    let local = Local::new();
+fn holes_are_punched_and_read_as_zeros(mount: Mount) {
+    let local = mount("");
     let file = File::options().create_new(true).read(true).write(true).open(local.path("f"));
     let file = file.unwrap();
     file.write_all_at(&[9; 1 << 20], 0).unwrap();
@@ -106,9 +102,8 @@ fn holes_are_punched_and_read_as_zeros() {
     assert_eq!(collapse, Err(Errno::OPNOTSUPP));
 }
 
-#[test]
-fn extended_attributes() {
-    let local = Local::new();
+fn extended_attributes(mount: Mount) {
+    let local = mount("");
     let path = local.path("file");
     fs::write(&path, b"").unwrap();
     let set = |name: &str, value: &[u8], flags| rustix::fs::setxattr(&path, name, value, flags);
@@ -129,9 +124,8 @@ fn extended_attributes() {
     assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut value[..]), Err(Errno::NODATA));
 }
 
-#[test]
-fn times_are_kept_to_the_nanosecond_on_both_sides_of_1970() {
-    let local = Local::new();
+fn times_are_kept_to_the_nanosecond_on_both_sides_of_1970(mount: Mount) {
+    let local = mount("");
     let file = File::create(local.path("file")).unwrap();
     for (secs, nanos) in [(1_700_000_000, 123_456_789), (0, 1), (-1, 300_000_000), (-99, 0)] {
         let time = Timespec { tv_sec: secs, tv_nsec: nanos };
@@ -146,9 +140,8 @@ fn times_are_kept_to_the_nanosecond_on_both_sides_of_1970() {
     assert_eq!(fs::metadata(local.path("file")).unwrap().mtime(), kept, "closing changed it");
 }
 
-#[test]
-fn special_files_keep_their_kind_and_number() {
-    let local = Local::with("dev");
+fn special_files_keep_their_kind_and_number(mount: Mount) {
+    let local = mount("dev");
     let path = local.path("fifo");
     let mode = rustix::fs::Mode::from_raw_mode(0o640);
     let make = |name: &str, kind, dev| {
@@ -165,9 +158,8 @@ fn special_files_keep_their_kind_and_number() {
     std::os::unix::net::UnixStream::connect(local.path("socket")).unwrap();
 }
 
-#[test]
-fn ranges_are_copied_between_files() {
-    let local = Local::new();
+fn ranges_are_copied_between_files(mount: Mount) {
+    let local = mount("");
     let content: Vec<u8> = (0..2 << 20).map(|at: u32| (at / 7) as u8).collect();
     fs::write(local.path("from"), &content).unwrap();
     let from = File::open(local.path("from")).unwrap();
@@ -180,16 +172,14 @@ fn ranges_are_copied_between_files() {
     assert!(got[..5] == [0; 5] && got[5..] == content[1000..1000 + (1 << 20)]);
 }
 
-#[test]
-fn statfs_tells_of_room() {
-    let local = Local::new();
+fn statfs_tells_of_room(mount: Mount) {
+    let local = mount("");
     let stat = rustix::fs::statvfs(&local.dir).unwrap();
     assert!(stat.f_bavail > 0 && stat.f_namemax == 255 && stat.f_bsize == 4096);
 }
 
-#[test]
-fn a_write_by_another_takes_lent_rights_away() {
-    let local = Local::with("suid,allow_other");
+fn a_write_by_another_takes_lent_rights_away(mount: Mount) {
+    let local = mount("suid,allow_other");
     let path = local.path("file");
     let lend = || {
         fs::write(&path, b"content").unwrap();
@@ -220,3 +210,16 @@ fn a_write_by_another_takes_lent_rights_away() {
     std::os::unix::fs::chown(&path, Some(1), None).unwrap();
     assert_eq!(mode(), 0o777);
 }
+
+on_each_core!(
+    an_unlinked_file_lives_until_it_is_closed,
+    names_of_any_255_bytes,
+    ten_thousand_entries_are_listed_once_each_even_while_some_go,
+    holes_are_punched_and_read_as_zeros,
+    extended_attributes,
+    times_are_kept_to_the_nanosecond_on_both_sides_of_1970,
+    special_files_keep_their_kind_and_number,
+    ranges_are_copied_between_files,
+    statfs_tells_of_room,
+    a_write_by_another_takes_lent_rights_away,
+);

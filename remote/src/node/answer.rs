@@ -40,7 +40,7 @@ enum Outcome {
     Slice { id: BlobId, bytes: u64, parts: Vec<Part> },
 }
 
-/// Memory granted for a part of an answer: first out of the session's share, then out of all.
+/// Memory granted for a part of an answer: first out of the device's share, then out of all.
 type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Outcome {
@@ -155,7 +155,7 @@ async fn carry_out<R>(
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
-    session.pace.take(1).await;
+    session.share.pace.take(1).await;
     let Request { call, body } = request;
     if body > call.body_max() {
         return Err(Error::malformed("request", "its body is longer than such a request may have"));
@@ -220,6 +220,7 @@ async fn put<R>(
 where
     R: AsyncRead + Send + Unpin + 'static,
 {
+    let _own = session.share.puts.acquire().await.expect("the semaphore is never closed");
     let _slot = keeper.puts.acquire().await.expect("the semaphore is never closed");
     let body = Body::stream(len, Box::new(Paced::new(from.take(len), len)));
     session.space.put(id, body).await?;
@@ -242,7 +243,7 @@ async fn get(keeper: &Keeper, session: &Session, id: BlobId, range: Range<u64>) 
 
 async fn get_many(keeper: &Keeper, session: &Arc<Session>, wants: Vec<Want>) -> Result<Outcome> {
     let count = u32::try_from(wants.len()).expect("wants are few");
-    session.pace.take(count).await;
+    session.share.pace.take(count).await;
     let bytes = wants.iter().map(|w| slice_max(w.range.end - w.range.start)).sum::<u64>();
     let room = room(keeper, session, bytes.min(2 * WANTED_BYTES_MAX)).await;
     let tasks: Vec<_> = wants
@@ -283,8 +284,8 @@ fn heads(heads: Vec<crate::entry::Head>) -> Result<Outcome> {
 
 /// Waits for room for so many bytes.
 async fn room(keeper: &Keeper, session: &Session, bytes: u64) -> Room {
-    // The session's share comes first: who waits for it holds nothing of what others need.
-    let own = session.answers.take(bytes).await;
+    // The device's share comes first: who waits for it holds nothing of what others need.
+    let own = session.share.answers.take(bytes).await;
     (own, keeper.answers.take(bytes).await)
 }
 

@@ -2,11 +2,11 @@
 //! beside it; sentences for people are written only here.
 
 mod commands;
-mod explain;
 mod serve;
+mod store_arg;
+mod explain;
 mod units;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::identity::PublicKey;
 use crate::node::allow::parse_key;
 use crate::node::cli::explain::Failure;
+use crate::node::cli::store_arg::StoreArg;
 use crate::node::cli::units::{Size, Span};
 
 /// Keeps sealed bytes for rdrivefs drives.
@@ -35,14 +36,6 @@ struct Cli {
     color: clap::ColorChoice,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Where the node keeps everything.
-#[derive(Debug, clap::Args)]
-struct StoreArg {
-    /// The store directory [default: /var/lib/rdrivefs-node, or ~/.local/share/rdrivefs-node]
-    #[arg(long, env = "RDRIVEFS_NODE_STORE", value_name = "DIR")]
-    store: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

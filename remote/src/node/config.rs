@@ -40,9 +40,10 @@ pub struct Limits {
     pub hello_ms: u64,
     /// Requests (and wanted slices) of one device in a second, over a burst of as many.
     pub requests_per_s: u32,
-    /// Puts that are written at a time; the others wait with their bytes unread.
+    /// Puts that are written at a time, half of them for one device; the others wait with their
+    /// bytes unread.
     pub puts: usize,
-    /// Bytes of answers in memory; one connection may have a quarter of them.
+    /// Bytes of answers in memory; one device may have a quarter of them.
     pub answer_bytes: u64,
     /// How long requests may take to finish when the node stops.
     pub drain_ms: u64,

@@ -10,7 +10,6 @@ use crate::identity::{DriveId, PublicKey};
 use crate::link::tls;
 use crate::node::invite::USELESS;
 use crate::node::keeper::Keeper;
-use crate::node::pace::Bucket;
 use crate::node::session::Ticket;
 use crate::node::space;
 use crate::wire::{Call, InviteSecret, Request, VERSION, VERSIONS_MAX, frame, record};
@@ -51,10 +50,8 @@ pub(super) async fn hello(
     if space.certify(&device, shown).await? {
         keeper.sessions.cut_revoked(&space).await;
     }
-    let config = &keeper.config;
-    let pace = || Bucket::new(config.limits.requests_per_s, &config.env);
-    let now = config.env.wall_ms();
-    let ticket = keeper.sessions.enter(connection.clone(), device, space, now, pace)?;
+    let env = &keeper.config.env;
+    let ticket = keeper.sessions.enter(connection.clone(), device, space, env)?;
     keeper.metrics.welcomed.fetch_add(1, Ordering::Relaxed);
     Ok(ticket)
 }

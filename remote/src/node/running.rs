@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Separates the key of stateless resets from every other use of the node's seed.
 const RESET_CONTEXT: &str = "rdrivefs v1 stateless reset";
 
-/// A node at work. Dropping it without [`Node::shutdown`] is as a crash.
+/// A node at work. Dropping it without [`Node::shutdown`] ends it at once, as a crash would.
 pub struct Node {
     keeper: Arc<Keeper>,
     endpoint: Endpoint,
@@ -66,11 +66,11 @@ impl Node {
         let accepting = tokio::spawn(listen::run(endpoint.clone(), keeper.clone()));
         let mut helpers = vec![tokio::spawn(reload(keeper.clone()))];
         helpers.extend(web);
-        let node = Self { keeper, endpoint, addr, http, accepting, helpers, _lock: lock };
+        let mut node = Self { keeper, endpoint, addr, http, accepting, helpers, _lock: lock };
         let url = node.url().to_string();
         node.keeper.place.write("listen", format!("{url}\n").as_bytes())?;
-        let asking = status::start(node.keeper.clone(), url);
-        Ok(Self { helpers: node.helpers.into_iter().chain(asking).collect(), ..node })
+        node.helpers.extend(status::start(node.keeper.clone(), url));
+        Ok(node)
     }
 
     /// The address listened on, with the real port.
@@ -102,14 +102,21 @@ impl Node {
     }
 
     /// Takes no more requests, finishes those under way within the drain time, and ends.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.keeper.stopping.send_replace(true);
         let drain = Duration::from_millis(self.keeper.config.limits.drain_ms);
-        if tokio::time::timeout(drain, self.accepting).await.is_err() {
+        if tokio::time::timeout(drain, &mut self.accepting).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
         self.endpoint.close(VarInt::from_u32(close::STOPPING), b"the node is stopping");
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.endpoint.close(VarInt::from_u32(close::STOPPING), b"the node is stopping");
+        self.accepting.abort();
         for helper in &self.helpers {
             helper.abort();
         }

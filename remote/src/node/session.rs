@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quinn::VarInt;
+use tokio::sync::Semaphore;
 
-use crate::env::WallMs;
+use crate::env::{Env, WallMs};
 use crate::error::{Error, Result};
 use crate::identity::PublicKey;
 use crate::node::config::Limits;
@@ -26,12 +27,20 @@ pub(super) struct Session {
     pub(super) address: SocketAddr,
     pub(super) since: WallMs,
     pub(super) requests: AtomicU64,
-    /// Shared by all connections of the device.
-    pub(super) pace: Arc<Bucket>,
-    /// The session's share of the room for answers, so that a slow reader slows only itself.
-    pub(super) answers: Budget,
+    pub(super) share: Arc<Share>,
     connection: quinn::Connection,
     all: Weak<Sessions>,
+}
+
+/// What all connections of one device have together, so that a slow or greedy device slows only
+/// itself.
+pub(super) struct Share {
+    /// Requests.
+    pub(super) pace: Bucket,
+    /// Room for answers: a quarter of all.
+    pub(super) answers: Budget,
+    /// Slots for puts: half of all.
+    pub(super) puts: Semaphore,
 }
 
 /// All welcomed connections.
@@ -59,6 +68,16 @@ impl Session {
     }
 }
 
+impl Share {
+    fn new(limits: &Limits, env: &Env) -> Self {
+        Self {
+            pace: Bucket::new(limits.requests_per_s, env),
+            answers: Budget::new(limits.answer_bytes / 4),
+            puts: Semaphore::new(limits.puts.div_ceil(2)),
+        }
+    }
+}
+
 impl Sessions {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, next: AtomicU64::new(0), open: Mutex::default() })
@@ -70,8 +89,7 @@ impl Sessions {
         connection: quinn::Connection,
         device: PublicKey,
         space: Arc<Space>,
-        now: WallMs,
-        new_pace: impl FnOnce() -> Bucket,
+        env: &Env,
     ) -> Result<Ticket> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let own: Vec<_> = open.values().filter(|s| s.device == device).collect();
@@ -79,16 +97,16 @@ impl Sessions {
         if full || many >= self.limits.connections_per_device {
             return Err(Error::Busy { retry_ms: RETRY_MS });
         }
-        let pace = own.first().map_or_else(|| Arc::new(new_pace()), |s| s.pace.clone());
+        let fresh = || Arc::new(Share::new(&self.limits, env));
+        let share = own.first().map_or_else(fresh, |session| session.share.clone());
         let session = Arc::new(Session {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             device,
             space,
             address: connection.remote_address(),
-            since: now,
+            since: env.wall_ms(),
             requests: AtomicU64::new(0),
-            pace,
-            answers: Budget::new(self.limits.answer_bytes / 4),
+            share,
             connection,
             all: Arc::downgrade(self),
         });

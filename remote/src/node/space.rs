@@ -4,6 +4,7 @@
 //! that made it; so used and reserved together never exceed the quota, whatever races. Membership
 //! entries have an allowance of their own, because revoking a device must work in a full space.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,8 +169,9 @@ impl Space {
         let _turn = self.appending.lock().await;
         let mut fresh = Vec::new();
         let mut entries = self.membership_entries().await?;
+        let known: HashSet<Bytes> = entries.iter().map(Entry::encode).collect();
         for bytes in shown {
-            if entries.iter().any(|known| known.encode() == bytes) {
+            if known.contains(&bytes) {
                 continue;
             }
             let entry = Entry::from_bytes(bytes)?;

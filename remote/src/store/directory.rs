@@ -523,9 +523,13 @@ mod tests {
             }
             assert_eq!(files(dir.path()).len(), 1, "it was under way");
         }
-        while !files(dir.path()).is_empty() {
+        for _ in 0..2_000 {
+            if files(dir.path()).is_empty() {
+                break;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
+        assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
         assert_eq!(store.space().await.unwrap(), Space::default());
     }
 

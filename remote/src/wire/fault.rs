@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::blob::BlobId;
 use crate::error::Error;
-use crate::wire::TEXT_BYTES_MAX;
+use crate::wire::limits::TEXT_BYTES_MAX;
 
 /// Why a node did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::cbor;
 use crate::error::{Error, Result};
 use crate::store::Body;
-use crate::wire::{Answer, Call, HEAD_BYTES_MAX, Reply, Request};
+use crate::wire::call::{Answer, Call, Reply, Request};
+use crate::wire::limits::HEAD_BYTES_MAX;
 
 /// Bodies are copied in steps of this many bytes: large enough that the cost per step vanishes.
 const COPY_BYTES: usize = 64 << 10;
@@ -105,19 +106,17 @@ where
 {
     let reply_max = call.reply_max();
     let head = Request { call, body: body.len };
-    // A node that refuses stops reading; what it says then counts more than the broken pipe.
-    let sent = send_request(&mut to, &head, body).await;
-    if matches!(sent, Err(Error::Io { .. })) {
-        return sent.map(|()| (Answer::Done, Bytes::new()));
-    }
-    let reply: Reply = match read_head(&mut from, "reply").await {
-        Err(Error::Unreachable(_)) if sent.is_err() => return sent.map(|()| unreachable!()),
-        other => other?,
+    let sent = match send_request(&mut to, &head, body).await {
+        // A node that refuses stops reading; what it says then counts more than the broken pipe.
+        Err(broken @ Error::Unreachable(_)) => Some(broken),
+        other => other.map(|()| None)?,
     };
-    if let Answer::Failed(fault) = reply.answer {
-        return Err(fault.into());
-    }
-    sent?;
+    let reply: Reply = match (read_head(&mut from, "reply").await, sent) {
+        (Err(Error::Unreachable(_)), Some(broken)) => return Err(broken),
+        (Ok(Reply { answer: Answer::Failed(fault), .. }), _) => return Err(fault.into()),
+        (Ok(_), Some(broken)) => return Err(broken),
+        (reply, _) => reply?,
+    };
     let body = read_body(&mut from, reply.body, reply_max, "reply").await?;
     Ok((reply.answer, body))
 }
@@ -141,9 +140,7 @@ async fn copy<W: AsyncWrite + Unpin>(body: Body, to: &mut W) -> Result<()> {
         let got =
             from.read(&mut step[..room]).await.map_err(Error::io("reading a blob to send"))?;
         if got == 0 {
-            return Err(Error::io("reading a blob to send")(
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
+            return Err(Error::malformed("blob", "it ended before its length"));
         }
         to.write_all(&step[..got]).await.map_err(broken)?;
         left -= got as u64;

@@ -12,7 +12,8 @@ use crate::cbor;
 use crate::entry::{ENTRY_BYTES_MAX, Head, LOG_ID_BYTES, LogId};
 use crate::error::{Error, Result};
 use crate::store::{Held, Slice};
-use crate::wire::{Fault, HEADS_MAX, IDS_MAX, LIST_MAX, WANTED_BYTES_MAX, WANTS_MAX};
+use crate::wire::fault::Fault;
+use crate::wire::limits::{HEADS_MAX, IDS_MAX, LIST_MAX, WANTED_BYTES_MAX, WANTS_MAX};
 
 /// Bytes of an id.
 pub const ID_BYTES: usize = 32;

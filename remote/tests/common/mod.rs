@@ -1,5 +1,5 @@
 //! A small world for tests of links and nodes: a drive with devices, a node in this process.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
 use std::path::Path;
 use std::time::Duration;

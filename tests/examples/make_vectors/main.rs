@@ -13,6 +13,7 @@ mod commit;
 mod cut;
 mod entry;
 mod keybag;
+mod layer;
 mod member;
 mod phrase;
 mod record;
@@ -29,6 +30,7 @@ fn main() {
     entry::write(&Folder::clean("entry"));
     record::write(&Folder::clean("record"));
     commit::write(&Folder::clean("commit"));
+    layer::write(&Folder::clean("layer"));
     member::write(&Folder::clean("member"));
     slice::write(&Folder::clean("slice"));
     cut::write(&Folder::clean("cut"));

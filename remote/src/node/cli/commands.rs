@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use crate::identity::{DriveId, PublicKey};
 use crate::link::NodeUrl;
 use crate::link::url::DEFAULT_PORT;
 use crate::node::allow::{Allow, Grant};
-use crate::node::cli::StoreArg;
 use crate::node::cli::explain::{CORRUPT, Failure};
 use crate::node::cli::units::{Size, Span, human};
 use crate::node::invite::{Invite, Invites};
@@ -26,29 +24,6 @@ use crate::node::status::{SpaceStatus, Status};
 const STATUS_WAIT: Duration = Duration::from_secs(5);
 /// A status is text of about a hundred bytes for each connection.
 const STATUS_BYTES_MAX: u64 = 16 << 20;
-
-impl StoreArg {
-    /// The directory that is meant.
-    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
-        if let Some(dir) = &self.store {
-            return Ok(dir.clone());
-        }
-        if rustix::process::geteuid().is_root() {
-            return Ok(PathBuf::from("/var/lib/rdrivefs-node"));
-        }
-        let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-        match data.filter(|dir| dir.is_absolute()).or_else(home) {
-            Some(dir) => Ok(dir.join("rdrivefs-node")),
-            None => Err(Failure::new(2, "no store directory", Some("name one with --store DIR"))),
-        }
-    }
-
-    /// The directory, made if it is not there.
-    pub(super) fn place(&self) -> Result<Place, Failure> {
-        Ok(Place::open(self.dir()?)?)
-    }
-}
 
 pub(super) fn key(place: &Place, json: bool) -> Result<(), Failure> {
     let url = url(place)?;

@@ -7,8 +7,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
-use crate::node::cli::StoreArg;
 use crate::node::cli::explain::Failure;
+use crate::node::cli::store_arg::StoreArg;
 use crate::node::cli::units::{Size, Span};
 use crate::node::config::Config;
 use crate::node::running::Node;

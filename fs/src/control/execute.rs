@@ -1,0 +1,59 @@
+//! Carrying out a request on an open drive: one function, whoever asked.
+
+use std::time::Duration;
+
+use rdrivefs_sync::drive::Drive;
+use rdrivefs_sync::progress::Progress;
+use serde_json::{Value, json};
+
+use crate::control::request::{Half, Request};
+use crate::failure::{Failure, Result};
+
+/// Does what was asked and returns the report as its JSON document.
+///
+/// # Errors
+/// What went wrong, as a person should read it.
+pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<Value> {
+    match request {
+        Request::Status => document(drive.status()?),
+        Request::StatusOf { path } => document(drive.status_of(&path)?),
+        Request::Sync { half, timeout_ms } => {
+            let timeout = timeout_ms.map(Duration::from_millis);
+            document(match half {
+                Half::Sync => drive.sync(timeout, progress)?,
+                Half::Push => drive.push(timeout, progress)?,
+                Half::Pull => drive.pull(timeout, progress)?,
+            })
+        }
+        Request::Verify { plan } => document(drive.verify(&plan, progress)?),
+        Request::Evict { paths, free_bytes, dry_run } => document(match free_bytes {
+            Some(bytes) => drive.evict_bytes(bytes, dry_run, progress)?,
+            None => drive.evict(&paths, dry_run, progress)?,
+        }),
+        Request::Fetch { paths } => document(drive.fetch(&paths, progress)?),
+        Request::Pin { paths, pinned } => document(drive.pin(&paths, pinned)?),
+        Request::Layers { path } => document(drive.layers(path.as_ref())?),
+        Request::Log { device } => document(drive.log(device.as_deref())?),
+        Request::KeyShow => document(drive.key_show()),
+        Request::Doctor => document(drive.doctor()?),
+        Request::RemoteAdd { name, url } => {
+            let url = url.parse().map_err(|e| {
+                Failure::words(format!("{e}"))
+                    .next("the node prints its URL: rdrive://HOST:PORT?key=…")
+            })?;
+            drive.remote_add(&name, &url)?;
+            document(drive.remote_ask(&name)?)
+        }
+        Request::RemoteList => document(drive.remote_list()?),
+        Request::RemoteRemove { name } => {
+            drive.remote_remove(&name)?;
+            Ok(json!({ "removed": name }))
+        }
+        Request::List { path, depth } => document(drive.list(&path, depth)?),
+        Request::Unmount => Err(Failure::words("this drive is not mounted")),
+    }
+}
+
+fn document(report: impl serde::Serialize) -> Result<Value> {
+    Ok(serde_json::to_value(report).expect("reports are plain data"))
+}

@@ -1,0 +1,99 @@
+//! The words between a command and the process that has the drive open.
+
+use rdrivefs_sync::report::{DrivePath, VerifyPlan};
+use serde::{Deserialize, Serialize};
+
+/// Which halves of a sync are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Half {
+    /// Both.
+    Sync,
+    /// Sending.
+    Push,
+    /// Receiving.
+    Pull,
+}
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The drive as a whole.
+    Status,
+    /// Where the files below a path stand.
+    StatusOf {
+        /// The path.
+        path: DrivePath,
+    },
+    /// Push, pull or both.
+    Sync {
+        /// Which.
+        half: Half,
+        /// How long at most.
+        timeout_ms: Option<u64>,
+    },
+    /// Challenge remotes, or check the cache.
+    Verify {
+        /// How.
+        plan: VerifyPlan,
+    },
+    /// Drop local copies.
+    Evict {
+        /// Below these paths; none for the oldest of all.
+        paths: Vec<DrivePath>,
+        /// Until so many bytes are free.
+        free_bytes: Option<u64>,
+        /// Only say what would be.
+        dry_run: bool,
+    },
+    /// Bring what lies below these paths.
+    Fetch {
+        /// The paths.
+        paths: Vec<DrivePath>,
+    },
+    /// Keep what lies below these paths here always, or no longer.
+    Pin {
+        /// The paths.
+        paths: Vec<DrivePath>,
+        /// Keep, or no longer.
+        pinned: bool,
+    },
+    /// The layers of a file, or all.
+    Layers {
+        /// The file.
+        path: Option<DrivePath>,
+    },
+    /// The signed log.
+    Log {
+        /// Of this device alone.
+        device: Option<String>,
+    },
+    /// Whose keys these are.
+    KeyShow,
+    /// Check everything.
+    Doctor,
+    /// Add a remote.
+    RemoteAdd {
+        /// Its name.
+        name: String,
+        /// Its URL.
+        url: String,
+    },
+    /// All remotes.
+    RemoteList,
+    /// Forget a remote.
+    RemoteRemove {
+        /// Its name.
+        name: String,
+    },
+    /// What lies below a path.
+    List {
+        /// The path.
+        path: DrivePath,
+        /// How many levels.
+        depth: Option<usize>,
+    },
+    /// Make everything durable here, then unmount.
+    Unmount,
+}
