@@ -50,7 +50,7 @@ fn timed(env: &Env, what: &str, times: u64, work: impl FnOnce()) {
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    pages * 4096 >> 20
+    (pages * 4096) >> 20
 }
 
 fn name(n: u64) -> Vec<u8> {

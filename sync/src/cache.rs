@@ -56,11 +56,7 @@ impl Cache {
     pub fn open(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(format!("create {}", dir.display())))?;
         let used = sweep(dir).map_err(Error::io(format!("read {}", dir.display())))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            parts: Mutex::default(),
-            used_bytes: AtomicU64::new(used),
-        })
+        Ok(Self { dir: dir.to_owned(), parts: Mutex::default(), used_bytes: AtomicU64::new(used) })
     }
 
     /// Disk bytes the cache takes.
@@ -108,7 +104,8 @@ impl Cache {
         }
         drop(ahead);
         let bytes = part.read_present(&range)?;
-        bytes.ok_or_else(|| Error::corrupt(format!("layer {}", layer.id), "a fetched range is gone"))
+        bytes
+            .ok_or_else(|| Error::corrupt(format!("layer {}", layer.id), "a fetched range is gone"))
     }
 
     /// The whole layer, if all of it is here.

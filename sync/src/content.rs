@@ -75,7 +75,8 @@ impl Contents {
         if chunks.len() >= open.reader.chunk_count() as usize {
             return Ok(vec![0..open.layer.len]);
         }
-        let mut spans: Vec<_> = chunks.iter().map(|n| open.reader.span(*n)).collect::<Result<_>>()?;
+        let mut spans: Vec<_> =
+            chunks.iter().map(|n| open.reader.span(*n)).collect::<Result<_>>()?;
         spans.sort_by_key(|span| span.start);
         let mut joined: Vec<Range<u64>> = Vec::with_capacity(spans.len());
         for span in spans {
@@ -136,13 +137,14 @@ impl Chunks for Contents {
         let open = self.open(layer)?;
         let blocks = open.reader.blocks_around(number, range.clone())?;
         let part = |opened: &[u8]| {
-            opened[(range.start - blocks.start) as usize..(range.end - blocks.start) as usize].to_vec()
+            opened[(range.start - blocks.start) as usize..(range.end - blocks.start) as usize]
+                .to_vec()
         };
         let place = (layer, number, blocks.start);
-        if let Some(opened) = lock(&self.opened).get(&place) {
-            if opened.len() as u32 == blocks.end - blocks.start {
-                return Ok(part(&opened));
-            }
+        if let Some(opened) = lock(&self.opened).get(&place)
+            && opened.len() as u32 == blocks.end - blocks.start
+        {
+            return Ok(part(&opened));
         }
         let opened = self.read_blocks(&open, number, blocks.clone())?;
         if range == blocks {

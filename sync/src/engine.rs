@@ -129,7 +129,8 @@ impl Engine {
     pub fn start(parts: Arc<Parts>) -> Self {
         let (events, inbox) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let own = Loop { parts, stop: stop.clone(), events: events.clone(), state: State::default() };
+        let own =
+            Loop { parts, stop: stop.clone(), events: events.clone(), state: State::default() };
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || own.run(&inbox))
@@ -178,7 +179,8 @@ impl Loop {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let facts = Facts { dirty: self.parts.tree.is_dirty(), ripe: self.parts.tree.is_ripe() };
+            let facts =
+                Facts { dirty: self.parts.tree.is_dirty(), ripe: self.parts.tree.is_ripe() };
             for work in self.state.next(facts, self.parts.env.instant()) {
                 self.carry_out(work);
             }

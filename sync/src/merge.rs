@@ -15,8 +15,8 @@ use rdrivefs_remote::identity::PublicKey;
 
 use crate::error::{Error, Result};
 use crate::id::DeviceNumber;
-use crate::index::{Index, LAMPORT};
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
+use crate::index::{Index, LAMPORT};
 use crate::keybag::Secrets;
 use crate::log::Log;
 use crate::progress::Progress;
@@ -142,12 +142,7 @@ impl Merger {
         records.into_iter().try_for_each(|record| self.apply_record(merging, record, stamp))
     }
 
-    fn apply_record(
-        &self,
-        merging: &mut Merging<'_>,
-        record: Record,
-        stamp: Stamp,
-    ) -> Result<()> {
+    fn apply_record(&self, merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Result<()> {
         match record {
             Record::File { file, kind, rdev, target, born } => {
                 merging.file(file, kind, rdev, &target, born)

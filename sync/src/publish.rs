@@ -14,9 +14,9 @@ use rdrivefs_remote::identity::{DriveId, SecretKey};
 
 use crate::error::Result;
 use crate::id::{DeviceNumber, Ino};
-use crate::index::{Index, LAMPORT};
 use crate::index::layers::LayerNumber;
 use crate::index::nodes::Pending;
+use crate::index::{Index, LAMPORT};
 use crate::keys::Epoch;
 use crate::record::{
     Commit, Content, EXTENTS_MAX, Extent, Kind, Record, Source as Place, Stamp, lamport_after,
@@ -163,10 +163,10 @@ impl Publisher {
             Draft::Link(draft) => self.tell_link(publishing, batch, pending, draft)?,
             Draft::Tomb(draft) => {
                 let follows = draft.by.map(|by| Pending::Link(by.0));
-                if let Some(follows) = follows.filter(|by| !batch.names.contains(by)) {
-                    if publishing.is_pending(follows)? {
-                        return Ok(());
-                    }
+                if let Some(follows) = follows.filter(|by| !batch.names.contains(by))
+                    && publishing.is_pending(follows)?
+                {
+                    return Ok(());
                 }
                 let (link, saw, heads) = (draft.link, draft.saw, draft.heads);
                 batch.records.push(Record::Unlink { link, saw, heads });

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::index::layers::LayerNumber;
 use crate::progress::Progress;
-use crate::report::Phase;
 use crate::remotes::{Remote, Remotes};
+use crate::report::Phase;
 
 /// Layers looked at in one step.
 const STEP_LAYERS: usize = 64;
@@ -102,9 +102,9 @@ impl Pusher {
             let Some(bytes) = self.cache.whole(&layer)? else { continue };
             let link = remote.link.clone();
             flight_bytes += layer.len;
-            flight.spawn(async move {
-                (number, layer, link.put(layer.id, Body::bytes(bytes)).await)
-            });
+            flight.spawn(
+                async move { (number, layer, link.put(layer.id, Body::bytes(bytes)).await) },
+            );
         }
         while !flight.is_empty() {
             self.landed(remote, &mut flight, pushed, progress).await?;

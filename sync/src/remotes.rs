@@ -81,13 +81,7 @@ impl Remotes {
         runtime: Handle,
         credentials: Credentials,
     ) -> Result<Self> {
-        let remotes = Self {
-            env,
-            index,
-            runtime,
-            credentials,
-            all: RwLock::default(),
-        };
+        let remotes = Self { env, index, runtime, credentials, all: RwLock::default() };
         for (number, row) in remotes.index.remotes()? {
             let url: NodeUrl = row.url.parse()?;
             let _inside = remotes.runtime.enter();
@@ -155,11 +149,7 @@ impl Remotes {
     ///
     /// # Errors
     /// The result's.
-    pub fn noted<T>(
-        &self,
-        remote: &Remote,
-        result: rdrivefs_remote::Result<T>,
-    ) -> Result<T> {
+    pub fn noted<T>(&self, remote: &Remote, result: rdrivefs_remote::Result<T>) -> Result<T> {
         match result {
             Ok(value) => {
                 remote.answered(self.env.wall_ms());
@@ -287,7 +277,10 @@ impl Remotes {
     pub async fn challenge(&self, remote: &Remote, targets: &[(LayerRef, u64)]) -> Vec<Answer> {
         let asked: Vec<_> = targets
             .iter()
-            .map(|(layer, at)| Want { id: layer.id, range: *at..(at + CHALLENGE_BYTES).min(layer.len) })
+            .map(|(layer, at)| Want {
+                id: layer.id,
+                range: *at..(at + CHALLENGE_BYTES).min(layer.len),
+            })
             .collect();
         let slices = match remote.link.get_many(asked.clone()).await {
             Ok(slices) => slices,
@@ -311,4 +304,3 @@ impl Remotes {
 
 /// What one challenge asks for: one group of the Bao tree.
 pub const CHALLENGE_BYTES: u64 = 4 << 10;
-

@@ -87,11 +87,8 @@ impl Verifier {
         progress: &Progress,
     ) -> Result<Found> {
         let field = self.field(remote, only)?;
-        let mut found = Found {
-            bytes: field.bytes,
-            layers: field.layers.len() as u64,
-            ..Found::default()
-        };
+        let mut found =
+            Found { bytes: field.bytes, layers: field.layers.len() as u64, ..Found::default() };
         progress.expect(Phase::Verify, 0, field.count(samples));
         let mut draws = field.draws(samples, &self.env);
         loop {

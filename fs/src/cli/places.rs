@@ -81,10 +81,10 @@ pub(super) fn drive_path(path: &Path, common: &Common, mount: Option<&Path>) -> 
 
 /// The path with symlinks of its folder followed, not of its last name.
 fn resolve_parent(path: &Path) -> PathBuf {
-    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
-        if let Ok(parent) = parent.canonicalize() {
-            return parent.join(name);
-        }
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+        && let Ok(parent) = parent.canonicalize()
+    {
+        return parent.join(name);
     }
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

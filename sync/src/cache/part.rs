@@ -58,8 +58,12 @@ impl ReadAhead {
 
 impl Part {
     pub(super) fn open(layer: &LayerRef, path: &dyn Fn(&str) -> PathBuf) -> Result<Self> {
-        let paths =
-            Paths { layer: path("layer"), part: path("part"), map: path("map"), tree: path("tree") };
+        let paths = Paths {
+            layer: path("layer"),
+            part: path("part"),
+            map: path("map"),
+            tree: path("tree"),
+        };
         let state = State::open(&paths, layer.len)
             .map_err(Error::io(format!("open layer {}", layer.id)))?;
         Ok(Self {
@@ -175,7 +179,8 @@ impl State {
         if self.file.is_none() {
             fs::create_dir_all(paths.part.parent().expect("a cache path has a folder"))?;
             let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&paths.part)?;
+            let file =
+                options.read(true).write(true).create(true).truncate(false).open(&paths.part)?;
             file.set_len(len)?;
             self.file = Some(file);
         }

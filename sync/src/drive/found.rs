@@ -38,7 +38,8 @@ pub(super) fn create(home: &Home, unlock: &Unlock<'_>, env: &Env) -> Result<Phra
     let device = Newcomer::new(env);
     let mut membership = Membership::replay(root.drive(), &root.secret.public(), &[])?;
     let (added, number) = device.addition(&membership, &root.secret)?;
-    membership = Membership::replay(root.drive(), &root.secret.public(), std::slice::from_ref(&added))?;
+    membership =
+        Membership::replay(root.drive(), &root.secret.public(), std::slice::from_ref(&added))?;
     let epoch = Epoch::begin(root.drive(), &[], env);
     let recipients = [Recipient::recovery(&root.recovery_key()), device.recipient()];
     let change = Change::Epoch(epoch.record(&recipients));
@@ -89,7 +90,8 @@ pub(super) fn recover(
             url: lasting.to_string(),
             added_ms: env.wall_ms().0,
         })?;
-        let secrets = Secrets { local: local.clone(), ..device.secrets(&root, number, epochs, env) };
+        let secrets =
+            Secrets { local: local.clone(), ..device.secrets(&root, number, epochs, env) };
         finish(home, &index, secrets, unlock, env)
     };
     let result = come_back();
@@ -121,7 +123,11 @@ impl Newcomer {
         Recipient { who: self.device.public(), key: self.wrap.public() }
     }
 
-    fn addition(&self, membership: &Membership, signer: &SecretKey) -> Result<(Entry, DeviceNumber)> {
+    fn addition(
+        &self,
+        membership: &Membership,
+        signer: &SecretKey,
+    ) -> Result<(Entry, DeviceNumber)> {
         let number = membership
             .next_number()
             .ok_or_else(|| Error::Refused("the drive has had 65,535 devices already".into()))?;
@@ -131,13 +137,7 @@ impl Newcomer {
         Ok((entry, DeviceNumber(number)))
     }
 
-    fn secrets(
-        &self,
-        root: &Root,
-        number: DeviceNumber,
-        epochs: Vec<Epoch>,
-        env: &Env,
-    ) -> Secrets {
+    fn secrets(&self, root: &Root, number: DeviceNumber, epochs: Vec<Epoch>, env: &Env) -> Secrets {
         let first = epochs.first().expect("a drive has an epoch from its first moment");
         Secrets {
             root: root.secret.public(),

@@ -266,11 +266,11 @@ impl Drive {
         }
         report.agreed = report.remotes.iter().all(|remote| remote.agreed);
         report.elapsed_ms = self.since_ms(begun);
-        if let Some(down) = report.remotes.iter().find(|remote| !remote.reached) {
-            if report.remotes.iter().all(|remote| !remote.reached) {
-                let why = down.error.clone().unwrap_or_default();
-                return Err(Error::NoRemote(format!("{}: {why}", down.name)));
-            }
+        if let Some(down) = report.remotes.iter().find(|remote| !remote.reached)
+            && report.remotes.iter().all(|remote| !remote.reached)
+        {
+            let why = down.error.clone().unwrap_or_default();
+            return Err(Error::NoRemote(format!("{}: {why}", down.name)));
         }
         Ok(report)
     }

@@ -219,14 +219,9 @@ fn assemble(
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
     let credentials = credentials(secrets, &log)?;
     let handle = runtime.handle().clone();
-    let remotes =
-        Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
-    let contents = Arc::new(Contents::new(
-        secrets.drive(),
-        index.clone(),
-        cache.clone(),
-        remotes.clone(),
-    ));
+    let remotes = Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
+    let contents =
+        Arc::new(Contents::new(secrets.drive(), index.clone(), cache.clone(), remotes.clone()));
     let journal_dir = home.journal_dir();
     std::fs::create_dir_all(&journal_dir).map_err(Error::io("make the journal's directory"))?;
     let tree = Arc::new(Tree::open(

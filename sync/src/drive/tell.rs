@@ -12,8 +12,8 @@ use crate::record::Kind;
 use crate::remotes::{Health as Condition, Remote};
 use crate::report::{
     CacheUse, Check, CheckState, DeviceInfo, DoctorReport, DrivePath, FileKind, FileState, Health,
-    Holder, KeptUnder, KeyInfo, LayerUse, ListEntry, LogKind as Told, LogLine, PathStatus,
-    Pending, RemoteInfo, Stage, Status, TreeUse,
+    Holder, KeptUnder, KeyInfo, LayerUse, ListEntry, LogKind as Told, LogLine, PathStatus, Pending,
+    RemoteInfo, Stage, Status, TreeUse,
 };
 use crate::tree::extents::Source;
 
@@ -245,10 +245,10 @@ impl Drive {
         let walked = walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
             files += 1;
             for (_, extent) in found.row.extents.iter() {
-                if let Source::Chunk { layer, .. } = extent.source {
-                    if let Err(e) = self.parts.index.layer(LayerNumber(layer)) {
-                        bad.get_or_insert(format!("{}: {e}", found.path));
-                    }
+                if let Source::Chunk { layer, .. } = extent.source
+                    && let Err(e) = self.parts.index.layer(LayerNumber(layer))
+                {
+                    bad.get_or_insert(format!("{}: {e}", found.path));
                 }
             }
             Ok(())
@@ -314,9 +314,9 @@ impl Drive {
     fn devices(&self) -> Result<Vec<DeviceInfo>> {
         let heads = self.parts.index.heads()?;
         let newest = |key| {
-            let own = heads.iter().filter(|head| {
-                head.log.author == key && head.log.kind == LogKind::Commits
-            });
+            let own = heads
+                .iter()
+                .filter(|head| head.log.author == key && head.log.kind == LogKind::Commits);
             own.map(|head| head.number).max().unwrap_or(0)
         };
         let membership = self.parts.log.membership();
@@ -396,10 +396,9 @@ impl Drive {
         let header = entry.header();
         let epoch = rdrivefs_remote::member::EpochId(header.epoch);
         let commit = match header.log.kind {
-            LogKind::Commits => self
-                .secrets()
-                .epoch_of(&epoch)
-                .and_then(|epoch| Commit::open(epoch, entry).ok()),
+            LogKind::Commits => {
+                self.secrets().epoch_of(&epoch).and_then(|epoch| Commit::open(epoch, entry).ok())
+            }
             LogKind::Membership => None,
         };
         LogLine {

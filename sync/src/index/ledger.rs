@@ -88,13 +88,7 @@ impl Index {
     pub fn add_audit(&self, remote: RemoteNumber, audit: &Audit) -> Result<()> {
         self.with(|db| {
             db.prepare_cached("INSERT INTO audit VALUES (?, ?, ?, ?, ?)")?
-                .execute(params![
-                    remote.0,
-                    audit.at,
-                    audit.samples,
-                    audit.failures,
-                    audit.bytes
-                ])
+                .execute(params![remote.0, audit.at, audit.samples, audit.failures, audit.bytes])
                 .map(drop)
         })
     }

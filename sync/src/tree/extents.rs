@@ -170,10 +170,10 @@ impl Extents {
 
     /// The first byte from `at` on that is not in a hole.
     pub fn next_data(&self, at: u64) -> Option<u64> {
-        if let Some((start, extent)) = self.map.range(..=at).next_back() {
-            if start + extent.len > at {
-                return Some(at);
-            }
+        if let Some((start, extent)) = self.map.range(..=at).next_back()
+            && start + extent.len > at
+        {
+            return Some(at);
         }
         self.map.range(at..).next().map(|(start, _)| *start)
     }

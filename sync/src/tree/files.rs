@@ -97,10 +97,8 @@ impl Tree {
             }
             state.opens == 0 && state.row.nlink == 0
         };
-        if orphan {
-            if let Err(e) = self.purge_if_unreachable(ino) {
-                tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
-            }
+        if orphan && let Err(e) = self.purge_if_unreachable(ino) {
+            tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
         }
     }
 

@@ -153,7 +153,7 @@ pub const NAMES: [&[u8]; 9] = [
 ];
 
 /// Files that can be open at one time.
-pub const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 4;
 
 /// A small generator, the same everywhere for the same seed.
 #[derive(Debug, Clone)]
@@ -203,7 +203,7 @@ impl Rng {
 }
 
 /// The bytes of a write.
-pub fn bytes(seed: u8, offset: u64, len: usize) -> Vec<u8> {
+pub(super) fn bytes(seed: u8, offset: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|n| ((offset + n) as u8).wrapping_mul(31).wrapping_add(seed) | 1).collect()
 }
 

@@ -15,10 +15,10 @@ pub fn upward_imports(sources: &Sources) -> Vec<String> {
         let from = top(&module_path(&file));
         for target in targets {
             let to = top(&module_path(&target));
-            if let (Some(a), Some(b)) = (rank(&from), rank(&to)) {
-                if b < a {
-                    wrong.push(format!("{file} imports {target}, which stands above it"));
-                }
+            if let (Some(a), Some(b)) = (rank(&from), rank(&to))
+                && b < a
+            {
+                wrong.push(format!("{file} imports {target}, which stands above it"));
             }
         }
     }
@@ -35,7 +35,7 @@ pub fn cycles(sources: &Sources) -> Vec<String> {
     let mut knots = BTreeSet::new();
     for start in edges.keys() {
         if let Some(ring) = ring_through(start, &edges) {
-            let mut members: Vec<_> = ring.iter().cloned().collect();
+            let mut members: Vec<_> = ring.to_vec();
             members.sort();
             knots.insert(members);
         }
