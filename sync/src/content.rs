@@ -73,7 +73,7 @@ impl Contents {
     pub fn spans(&self, layer: LayerNumber, chunks: &HashSet<u32>) -> Result<Vec<Range<u64>>> {
         let open = self.open(layer.0)?;
         if chunks.len() >= open.reader.chunk_count() as usize {
-            return Ok(vec![0..open.layer.len]);
+            return Ok(Vec::from([0..open.layer.len]));
         }
         let mut spans: Vec<_> =
             chunks.iter().map(|n| open.reader.span(*n)).collect::<Result<_>>()?;

@@ -1,6 +1,8 @@
 //! The core against the model: random calls, the same answers, the same sight, also after it was
 //! killed or cut off from power at any moment.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use rdrivefs_tests::model::{Clock, FsOp, Model, Rng, Target, TreeTarget, difference, random_op};
 
 struct Run {

@@ -159,7 +159,7 @@ impl Drive {
             for number in step.iter().filter(|number| !pinned.contains_key(number)) {
                 let row = self.parts.index.layer(*number)?;
                 let layer = LayerRef { id: row.id, len: row.len };
-                wants.push(Want { number: *number, layer, ranges: vec![0..row.len] });
+                wants.push(Want { number: *number, layer, ranges: Vec::from([0..row.len]) });
             }
             self.carry_out_eviction(wants, dry_run, &HashMap::new(), &mut report, progress)?;
         }
