@@ -149,7 +149,7 @@ impl Sealer {
         }
         open.waiting.push((job, pieces));
         if open.builder.as_ref().is_none_or(LayerBuilder::is_empty) {
-            self.finish_waiting(open, None)?;
+            self.finish_waiting(std::mem::take(&mut open.waiting), None);
         }
         Ok(())
     }
@@ -239,22 +239,23 @@ impl Sealer {
         };
         let ids = std::mem::take(&mut open.ids);
         open.numbers.clear();
+        // Whatever fails below, no file may wait for a layer that is not to be.
+        let waiting = std::mem::take(&mut open.waiting);
         let sealed = builder.close()?;
         self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard)?;
         let secret = LayerSecret::of(&sealed, self.epoch.0);
         let layer =
             self.index.add_layer(sealed.id, sealed.bytes.len() as u64, &secret, &ids, false)?;
         open.sum.layers += 1;
-        self.finish_waiting(open, Some(layer))?;
+        self.finish_waiting(waiting, Some(layer));
         Ok(Some(layer))
     }
 
-    fn finish_waiting(&self, open: &mut Assembly, layer: Option<LayerNumber>) -> Result<()> {
-        for (job, pieces) in std::mem::take(&mut open.waiting) {
+    fn finish_waiting(&self, waiting: Vec<(SealJob, Vec<Piece>)>, layer: Option<LayerNumber>) {
+        for (job, pieces) in waiting {
             let chunks = pieces.into_iter().map(|piece| (piece.range, piece.place.closed(layer)));
             self.tree.seal_done(&job, NewContent::Chunks(chunks.collect()));
         }
-        Ok(())
     }
 }
 
