@@ -156,6 +156,10 @@ impl Publisher {
         match draft {
             Draft::Node(draft) => self.tell_node(publishing, batch, &draft)?,
             Draft::Xattr(draft) => {
+                let known = batch.names.contains(&Pending::Node(draft.ino));
+                if !known && publishing.row(draft.ino)?.is_changed(Field::File) {
+                    return Ok(());
+                }
                 let file = draft.ino.file();
                 batch.records.push(Record::Xattr { file, name: draft.name, value: draft.value });
                 batch.told.push((pending, None, false));
