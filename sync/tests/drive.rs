@@ -1,0 +1,398 @@
+//! Whole drives as a library: founded, written, closed, synced with a node in this process, proven,
+//! evicted, read back, and come back to with nothing but the phrase.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::path::{Path, PathBuf};
+
+use rdrivefs_sync::drive::Drive;
+use rdrivefs_sync::home::{Home, Roots};
+use rdrivefs_sync::id::Ino;
+use rdrivefs_sync::keybag::Unlock;
+use rdrivefs_sync::keys::Phrase;
+use rdrivefs_sync::progress::Progress;
+use rdrivefs_sync::remote::env::Env;
+use rdrivefs_sync::remote::link::NodeUrl;
+use rdrivefs_sync::remote::node::invite::{Invite, Invites};
+use rdrivefs_sync::remote::node::place::Place;
+use rdrivefs_sync::remote::node::{Config, Node};
+use rdrivefs_sync::report::{DrivePath, KeptReason, Samples, SyncReport, VerifyPlan};
+use rdrivefs_sync::tree::Tree;
+use rdrivefs_sync::tree::words::{Caller, Kind, Rename, SetAttr, SetXattr};
+
+const ME: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
+const MIB: usize = 1 << 20;
+
+/// Enough for 99.9 % sureness that no 1 % is lost.
+const SAMPLES: u64 = 688;
+
+/// A node, and a folder for homes. The runtime is the node's; drives have their own.
+struct World {
+    dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    node: Option<Node>,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = Config { listen, ..Config::new(dir.path().join("node")) };
+        let node = runtime.block_on(Node::start(config)).unwrap();
+        Self { dir, runtime, node: Some(node) }
+    }
+
+    fn url(&self) -> NodeUrl {
+        self.node.as_ref().unwrap().url()
+    }
+
+    fn invite(&self) -> NodeUrl {
+        let env = Env::real();
+        let invite = Invite { quota: None, expires_ms: env.wall_ms().0 + 60_000 };
+        let place = Place::open(self.dir.path().join("node")).unwrap();
+        let secret = Invites::new(&place).create(&invite, &env).unwrap();
+        NodeUrl { invite: Some(hex::encode(secret.0)), ..self.url() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn home(&self, name: &str) -> Home {
+        home(&self.path(name))
+    }
+
+    fn founder(&self) -> (Drive, Phrase) {
+        let home = self.home("a");
+        let (drive, phrase) = Drive::create(&home, &Unlock::KeyFile, Env::real()).unwrap();
+        drive.remote_add("home", &self.invite()).unwrap();
+        (drive, phrase)
+    }
+
+    fn recover(&self, name: &str, phrase: &Phrase) -> Drive {
+        let (home, silent) = (self.home(name), Progress::silent());
+        Drive::recover(&home, phrase, &self.url(), &Unlock::KeyFile, Env::real(), &silent).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        self.node.take();
+    }
+}
+
+fn home(dir: &Path) -> Home {
+    Roots::under(dir).home("default").unwrap()
+}
+
+fn open(home: &Home) -> Drive {
+    Drive::open(home, &Unlock::KeyFile, Env::real()).unwrap()
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn write(tree: &Tree, ino: Ino, data: &[u8]) {
+    for (n, part) in data.chunks(MIB).enumerate() {
+        assert_eq!(tree.write(ino, (n * MIB) as u64, part).unwrap(), part.len());
+    }
+}
+
+fn put(tree: &Tree, dir: Ino, name: &[u8], data: &[u8]) -> Ino {
+    let ino = tree.create(&ME, dir, name, 0o644).unwrap().ino;
+    write(tree, ino, data);
+    ino
+}
+
+fn read(tree: &Tree, ino: Ino) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let part = tree.read(ino, bytes.len() as u64, MIB as u32).unwrap();
+        if part.is_empty() {
+            return bytes;
+        }
+        bytes.extend(part);
+    }
+}
+
+/// Everything a tree shows, as lines to be compared.
+fn tell(tree: &Tree) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left = vec![(Ino::ROOT, String::new())];
+    while let Some((dir, above)) = left.pop() {
+        for entry in tree.list(dir, 0, usize::MAX >> 1).unwrap() {
+            let path = format!("{above}/{}", entry.name.escape_ascii());
+            let (attr, ino) = (entry.attr, entry.attr.ino);
+            let content = match attr.kind {
+                Kind::File => blake3::hash(&read(tree, ino)).to_string(),
+                Kind::Symlink => tree.read_link(ino).unwrap().escape_ascii().to_string(),
+                _ => String::new(),
+            };
+            let mut xattrs = String::new();
+            for name in tree.xattrs(ino).unwrap() {
+                let value = tree.xattr(ino, &name).unwrap();
+                xattrs += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+            }
+            let (kind, mode, nlink, size) = (attr.kind, attr.mode, attr.nlink, attr.size);
+            lines.push(format!("{path} {kind:?} {mode:o} {nlink} {size} {content}{xattrs}"));
+            if kind == Kind::Directory {
+                left.push((ino, path));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+fn sync(drive: &Drive) -> SyncReport {
+    let report = drive.sync(None, &Progress::silent()).unwrap();
+    assert!(report.agreed, "{report:?}");
+    report
+}
+
+fn audit(drive: &Drive) {
+    let samples = Samples::Count(SAMPLES);
+    let plan = VerifyPlan { samples, loss: 0.01, local: false, remote: None, path: None };
+    let report = drive.verify(&plan, &Progress::silent()).unwrap();
+    assert_eq!((report.samples, report.failures), (SAMPLES, 0), "{report:?}");
+}
+
+fn root() -> [DrivePath; 1] {
+    [DrivePath(b"/".to_vec())]
+}
+
+/// Proves and drops everything.
+fn evict(drive: &Drive) -> u64 {
+    audit(drive);
+    let report = drive.evict(&root(), false, &Progress::silent()).unwrap();
+    assert_eq!(report.kept, [], "{report:?}");
+    report.evicted_bytes
+}
+
+fn cached(drive: &Drive) -> u64 {
+    drive.status().unwrap().cache.bytes
+}
+
+/// A little of everything a filesystem knows.
+fn furnish(tree: &Tree) {
+    let dir = tree.make_directory(&ME, Ino::ROOT, b"dir", 0o750).unwrap().ino;
+    let tiny = put(tree, dir, b"tiny", b"a few bytes");
+    tree.link(tiny, Ino::ROOT, b"other name").unwrap();
+    tree.set_xattr(tiny, b"user.colour", b"\x00blue", SetXattr::Create).unwrap();
+    put(tree, dir, b"middle", &noise(1, 100_000));
+    let big = put(tree, Ino::ROOT, b"\xffbig", &noise(2, 3 * MIB));
+    tree.set_attr(big, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    tree.symlink(&ME, dir, b"link", b"../\xffbig").unwrap();
+    let sparse = tree.create(&ME, dir, b"sparse", 0o644).unwrap().ino;
+    tree.write(sparse, 5 * MIB as u64, &noise(3, 1_000)).unwrap();
+    tree.set_attr(sparse, &SetAttr { size: Some(9 * MIB as u64), ..SetAttr::default() }).unwrap();
+    put(tree, dir, b"old", b"goes");
+    put(tree, dir, b"new", b"comes");
+    tree.rename((dir, b"new"), (dir, b"old"), Rename::Replace).unwrap();
+    put(tree, dir, b"unlinked", &noise(4, 200_000));
+    tree.unlink(dir, b"unlinked").unwrap();
+    let deep = tree.make_directory(&ME, dir, b"deep", 0o700).unwrap().ino;
+    put(tree, deep, b"one", b"1");
+    put(tree, deep, b"two", b"2");
+    tree.rename((deep, b"one"), (deep, b"two"), Rename::Exchange).unwrap();
+    tree.rename((dir, b"deep"), (Ino::ROOT, b"deep"), Rename::NoReplace).unwrap();
+}
+
+/// The home as a loss of power would leave it after all was synced.
+fn crash(drive: &Drive, to: &Path) -> Home {
+    drive.tree().sync_all().unwrap();
+    let from = drive.home().config_dir();
+    let from = from.ancestors().nth(2).unwrap();
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.args(["-a", "--sparse=always"]).arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+    home(to)
+}
+
+#[test]
+fn a_drive_opens_again_as_it_was_however_it_was_left() {
+    let world = World::new();
+    let home = world.home("a");
+    let (drive, _) = Drive::create(&home, &Unlock::KeyFile, Env::real()).unwrap();
+    furnish(drive.tree());
+    let told = tell(drive.tree());
+    let crashed = crash(&drive, &world.path("crashed"));
+    assert_eq!(tell(open(&crashed).tree()), told, "replayed");
+    assert_eq!(tell(open(&crashed).tree()), told, "replayed and closed");
+    let refused = Drive::open(&home, &Unlock::KeyFile, Env::real());
+    assert!(matches!(refused, Err(rdrivefs_sync::Error::InUse(_))));
+    drop(drive);
+    assert_eq!(tell(open(&home).tree()), told, "closed");
+}
+
+/// A change between what the index stands at and its becoming durable would be made twice by a
+/// replay, or name bytes that are freed.
+#[test]
+fn a_checkpoint_beside_changes_leaves_an_index_that_opens() {
+    let world = World::new();
+    let (drive, _) = Drive::create(&world.home("a"), &Unlock::KeyFile, Env::real()).unwrap();
+    let tree = drive.tree().clone();
+    let dir = tree.make_directory(&ME, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            for n in 0..150 {
+                put(&tree, dir, format!("{n}").as_bytes(), &noise(n, 5_000));
+                drop(tree.unlink(dir, format!("{}", n / 2).as_bytes()));
+                tree.make_directory(&ME, dir, b"sub", 0o755).unwrap();
+                tree.remove_directory(dir, b"sub").unwrap();
+            }
+        });
+        while !changes.is_finished() {
+            tree.checkpoint().unwrap();
+        }
+    });
+    let crashed = crash(&drive, &world.path("crashed"));
+    assert_eq!(tell(open(&crashed).tree()), tell(&tree));
+}
+
+#[test]
+fn what_was_synced_and_evicted_comes_back_and_a_second_device_sees_it() {
+    let world = World::new();
+    let (a, phrase) = world.founder();
+    furnish(a.tree());
+    let told = tell(a.tree());
+    sync(&a);
+    assert_eq!(tell(a.tree()), told, "sealed");
+    assert!(evict(&a) > 3 * MIB as u64);
+    assert_eq!(tell(a.tree()), told, "read back");
+    drop(a);
+    let a = open(&world.home("a"));
+    assert_eq!(tell(a.tree()), told, "opened");
+
+    let b = world.recover("b", &phrase);
+    assert_eq!(tell(b.tree()), told, "recovered");
+    put(a.tree(), Ino::ROOT, b"from a", &noise(8, 700_000));
+    put(b.tree(), Ino::ROOT, b"from b", b"b was here");
+    b.tree().unlink(Ino::ROOT, b"other name").unwrap();
+    sync(&a);
+    sync(&b);
+    sync(&a);
+    assert_eq!(tell(a.tree()), tell(b.tree()));
+    let dir = a.tree().lookup(Ino::ROOT, b"dir").unwrap().ino;
+    assert_eq!(a.tree().lookup(dir, b"tiny").unwrap().nlink, 1);
+    let from_b = a.tree().lookup(Ino::ROOT, b"from b").unwrap().ino;
+    assert_eq!(read(a.tree(), from_b), b"b was here");
+    let from_a = b.tree().lookup(Ino::ROOT, b"from a").unwrap().ino;
+    assert_eq!(read(b.tree(), from_a), noise(8, 700_000));
+}
+
+#[test]
+fn a_byte_inserted_into_a_big_file_sends_a_little() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let mut data = noise(1, 64 * MIB);
+    let file = put(drive.tree(), Ino::ROOT, b"file", &data);
+    let first = sync(&drive).pushed_bytes;
+    assert!(first > 64 * MIB as u64, "{first}");
+    data.insert(20 * MIB + 7, 1);
+    write(drive.tree(), file, &data);
+    let second = sync(&drive).pushed_bytes;
+    assert!(second <= 8 * MIB as u64, "{second} bytes sent");
+    assert!(read(drive.tree(), file) == data);
+}
+
+#[test]
+fn equal_files_are_sent_once() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let data = noise(1, 6 * MIB);
+    for name in [b"a", b"b", b"c"] {
+        put(drive.tree(), Ino::ROOT, name, &data);
+    }
+    let sent = sync(&drive).pushed_bytes;
+    assert!(sent < 7 * MIB as u64, "{sent} bytes sent");
+    put(drive.tree(), Ino::ROOT, b"d", &data);
+    let sent = sync(&drive).pushed_bytes;
+    assert!(sent < 100_000, "{sent} bytes sent");
+}
+
+#[test]
+fn small_overwrites_send_little_more_than_themselves() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let mut data = noise(1, 32 * MIB);
+    let file = put(drive.tree(), Ino::ROOT, b"file", &data);
+    sync(&drive);
+    // 1 % of the blocks, spread by a stride that meets no block twice.
+    let blocks = data.len() / 4096;
+    for n in 0..blocks / 100 {
+        let at = n * 1_237 % blocks * 4096;
+        let new = noise(100 + n as u64, 4096);
+        data[at..at + 4096].copy_from_slice(&new);
+        drive.tree().write(file, at as u64, &new).unwrap();
+    }
+    let sent = sync(&drive).pushed_bytes;
+    assert!(sent < MIB as u64, "{sent} bytes sent");
+    assert!(read(drive.tree(), file) == data);
+}
+
+#[test]
+fn nothing_is_evicted_unproven_or_pinned_and_a_small_read_brings_little() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let data = noise(1, 64 * MIB);
+    let file = put(drive.tree(), Ino::ROOT, b"file", &data);
+    let silent = Progress::silent();
+    let early = drive.evict(&root(), false, &silent).unwrap();
+    assert_eq!(early.evicted_bytes, 0);
+    assert!(early.kept.iter().all(|kept| kept.reason == KeptReason::NotPushed), "{early:?}");
+    sync(&drive);
+    let unproven = drive.evict(&root(), false, &silent).unwrap();
+    assert_eq!(unproven.evicted_bytes, 0);
+    assert!(unproven.kept.iter().all(|kept| kept.reason == KeptReason::NotProven));
+    audit(&drive);
+    let path = [DrivePath(b"/file".to_vec())];
+    assert_eq!(drive.pin(&path, true).unwrap().pinned, path);
+    let pinned = drive.evict(&root(), false, &silent).unwrap();
+    assert_eq!(pinned.evicted_bytes, 0, "{pinned:?}");
+    assert_eq!(drive.evict_bytes(u64::MAX, false, &silent).unwrap().evicted_bytes, 0);
+    drive.pin(&path, false).unwrap();
+    let before = cached(&drive);
+    let dry = drive.evict(&root(), true, &silent).unwrap();
+    assert_eq!(cached(&drive), before);
+    assert!(dry.evicted_bytes > 60 * MIB as u64);
+    evict(&drive);
+    for (n, at) in [40_000_001_u64, 9 * MIB as u64, 55_555_555].into_iter().enumerate() {
+        let before = cached(&drive);
+        let bytes = drive.tree().read(file, at, 4096).unwrap();
+        assert!(bytes == data[at as usize..at as usize + 4096]);
+        let moved = cached(&drive) - before;
+        assert!(moved <= 128 << 10, "read {n} moves {moved} bytes");
+    }
+    let fetched = drive.fetch(&root(), &silent).unwrap();
+    assert!(fetched.fetched_bytes > 60 * MIB as u64, "{fetched:?}");
+    assert!(read(drive.tree(), file) == data);
+}
+
+/// Chunks of a layer that could not be kept must not be looked for in the next one.
+#[test]
+fn a_cache_that_refuses_a_layer_costs_no_content() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let (one, two) = (noise(1, 2 * MIB), noise(2, 2 * MIB));
+    let first = put(drive.tree(), Ino::ROOT, b"first", &one);
+    let cache = drive.home().cache_dir();
+    let away = cache.with_extension("away");
+    std::fs::rename(&cache, &away).unwrap();
+    std::fs::write(&cache, b"in the way").unwrap();
+    assert!(drive.sync(None, &Progress::silent()).is_err());
+    std::fs::remove_file(&cache).unwrap();
+    std::fs::rename(&away, &cache).unwrap();
+    let zero = put(drive.tree(), Ino::ROOT, b"zero", &noise(3, 2 * MIB));
+    drive.tree().write(first, 0, &noise(3, 10)).unwrap();
+    drive.tree().write(first, 0, &one[..10]).unwrap();
+    let second = put(drive.tree(), Ino::ROOT, b"second", &two);
+    sync(&drive);
+    assert!(read(drive.tree(), second) == two);
+    assert!(read(drive.tree(), first) == one);
+    assert!(read(drive.tree(), zero) == noise(3, 2 * MIB));
+}
