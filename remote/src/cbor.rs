@@ -7,6 +7,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::blob::BlobId;
 use crate::error::{Error, Result};
 
 /// The bytes of a value.
@@ -81,6 +82,8 @@ macro_rules! array {
     };
 }
 pub(crate) use array;
+
+array!(BlobId);
 
 #[cfg(test)]
 mod tests {

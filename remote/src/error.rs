@@ -1,6 +1,6 @@
 //! One error for the floor: what failed and where, answering the questions a caller asks.
 
-use crate::blob::BlobId;
+use crate::blob::{BlobId, NotABlobId};
 
 /// The result of everything on this floor.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -126,5 +126,11 @@ impl Error {
     /// A refusal of foreign bytes.
     pub fn malformed(what: &'static str, why: impl std::fmt::Display) -> Self {
         Self::Malformed { what, why: why.to_string() }
+    }
+}
+
+impl From<NotABlobId> for Error {
+    fn from(why: NotABlobId) -> Self {
+        Self::malformed("blob id", why)
     }
 }

@@ -14,9 +14,9 @@ pub mod store;
 pub mod entry;
 pub mod proof;
 pub mod identity;
-pub mod blob;
 pub mod cbor;
-pub mod env;
 pub mod error;
+pub mod blob;
+pub mod env;
 
 pub use error::{Error, Result};

@@ -13,7 +13,7 @@ use crate::identity::PublicKey;
 use crate::member::change::{Change, Deed};
 
 /// Most entries that count: a device's whole life takes a handful; bounds the work of a replay.
-pub(super) const ENTRIES_MAX: usize = 4_096;
+pub(crate) const ENTRIES_MAX: usize = 4_096;
 
 /// An entry that changes nothing, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +25,16 @@ pub struct Void {
 }
 
 /// The entries in causal order.
-pub(super) struct Graph {
-    pub(super) nodes: Vec<Node>,
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
     /// What is not in the graph, and why.
-    pub(super) outside: Vec<Void>,
+    pub(crate) outside: Vec<Void>,
 }
 
-pub(super) struct Node {
-    pub(super) head: Head,
+pub(crate) struct Node {
+    pub(crate) head: Head,
     /// What the entry says, or why it says nothing.
-    pub(super) change: Result<Change, &'static str>,
+    pub(crate) change: Result<Change, &'static str>,
     /// The node itself and all it follows, one bit each.
     past: Vec<u64>,
 }
@@ -48,11 +48,11 @@ struct Link {
 
 impl Node {
     /// Whether the author of this entry had seen that one; an entry has seen itself.
-    pub(super) fn has_seen(&self, index: usize) -> bool {
+    pub(crate) fn has_seen(&self, index: usize) -> bool {
         self.past[index / 64] >> (index % 64) & 1 == 1
     }
 
-    pub(super) fn author(&self) -> &PublicKey {
+    pub(crate) fn author(&self) -> &PublicKey {
         &self.head.log.author
     }
 }
@@ -60,7 +60,7 @@ impl Node {
 impl Graph {
     /// # Errors
     /// [`Error::Malformed`] when there are more than [`ENTRIES_MAX`].
-    pub(super) fn of(root: &PublicKey, entries: &[Entry]) -> Result<Self> {
+    pub(crate) fn of(root: &PublicKey, entries: &[Entry]) -> Result<Self> {
         let mut links: BTreeMap<[u8; 32], Link> =
             entries.iter().map(|entry| (entry.hash(), Link::of(entry))).collect();
         let authors = authors(root, &links);
@@ -122,7 +122,7 @@ impl Graph {
     }
 
     /// The newest entry of each log; of a fork's branches the longest, then the least hash.
-    pub(super) fn heads(&self) -> Vec<Head> {
+    pub(crate) fn heads(&self) -> Vec<Head> {
         let mut heads: BTreeMap<LogId, Head> = BTreeMap::new();
         for Node { head, .. } in &self.nodes {
             let newest = heads.entry(head.log).or_insert(*head);

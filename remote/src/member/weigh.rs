@@ -16,22 +16,22 @@ type Verdict = Result<(), &'static str>;
 type Rank = (u32, u16);
 
 /// What of a graph holds.
-pub(super) struct Weighed<'a> {
+pub(crate) struct Weighed<'a> {
     /// For each node.
-    pub(super) verdicts: Vec<Verdict>,
+    pub(crate) verdicts: Vec<Verdict>,
     /// Revocations in the order in which they were taken.
-    pub(super) revocations: Vec<usize>,
+    pub(crate) revocations: Vec<usize>,
     /// Additions that stand, in causal order, by device.
-    pub(super) additions: BTreeMap<PublicKey, Vec<Addition<'a>>>,
+    pub(crate) additions: BTreeMap<PublicKey, Vec<Addition<'a>>>,
     /// Epochs that stand, each after its parents.
-    pub(super) epochs: Vec<(usize, &'a Epoch)>,
+    pub(crate) epochs: Vec<(usize, &'a Epoch)>,
 }
 
-pub(super) struct Addition<'a> {
-    pub(super) index: usize,
-    pub(super) number: u16,
-    pub(super) admin: bool,
-    pub(super) wrap_key: &'a bytes::Bytes,
+pub(crate) struct Addition<'a> {
+    pub(crate) index: usize,
+    pub(crate) number: u16,
+    pub(crate) admin: bool,
+    pub(crate) wrap_key: &'a bytes::Bytes,
     rank: Rank,
 }
 
@@ -47,7 +47,7 @@ struct Judge<'a, 't> {
 }
 
 /// Weighs all of a graph.
-pub(super) fn weigh<'a>(root: &'a PublicKey, graph: &'a Graph) -> Weighed<'a> {
+pub(crate) fn weigh<'a>(root: &'a PublicKey, graph: &'a Graph) -> Weighed<'a> {
     let mut taken = Vec::new();
     loop {
         let judge = Judge::run(root, &graph.nodes, &taken);
