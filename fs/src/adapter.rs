@@ -22,6 +22,7 @@ mod pool;
 mod writers;
 mod convert;
 mod errno;
+mod tree;
 mod core;
 
 pub use self::core::Core;

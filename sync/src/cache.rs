@@ -9,6 +9,7 @@
 //! from elsewhere arrives here already verified against the layer's id. The cache neither decides
 //! what may be dropped nor opens what it keeps.
 
+mod layer_ref;
 mod map;
 mod part;
 
@@ -16,17 +17,19 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
-use rdrivefs_remote::proof::{Outboard, Verified};
+use rdrivefs_remote::proof::Outboard;
 
 pub use crate::cache::map::RANGE_BYTES;
 use crate::cache::part::Part;
+
+pub use crate::cache::layer_ref::{LayerRef, Source};
 use crate::error::{Error, Result};
 
 /// Layer files held open at once, far below the usual limit of 1,024 descriptors.
@@ -34,24 +37,6 @@ const OPEN_FILES_MAX: usize = 128;
 
 /// The most a sequential reader has fetched ahead of it.
 const AHEAD_BYTES_MAX: u64 = 4 << 20;
-
-/// A layer as the cache knows it: a name and a length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LayerRef {
-    /// The blob's name.
-    pub id: BlobId,
-    /// Its length in bytes.
-    pub len: u64,
-}
-
-/// Where what is not here comes from.
-pub trait Source: Send + Sync {
-    /// At least the bytes of `range`, verified.
-    ///
-    /// # Errors
-    /// When no remote could give them.
-    fn fetch(&self, layer: &LayerRef, range: Range<u64>) -> Result<Verified>;
-}
 
 /// Sealed layers on this computer's disk. Locks: `parts` before the inside of a [`Part`]; neither
 /// is held by a caller.
@@ -238,19 +223,6 @@ fn sweep(dir: &Path) -> std::io::Result<u64> {
         }
     }
     Ok(used)
-}
-
-fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
-    let len = usize::try_from(range.end - range.start).expect("a layer fits in memory");
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, range.start)?;
-    Ok(bytes.into())
-}
-
-/// The map ranges that lie wholly inside `range`, as numbers.
-fn inside(range: &Range<u64>, len: u64) -> Range<u64> {
-    let end = if range.end >= len { len.div_ceil(RANGE_BYTES) } else { range.end / RANGE_BYTES };
-    range.start.div_ceil(RANGE_BYTES)..end
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ const OPENED_MAX: usize = 64;
 /// The longest opened stretch that is kept.
 const OPENED_BYTES_MAX: usize = 64 << 10;
 
+/// A layer, a chunk in it, and where in the chunk an opened stretch begins.
+type BlockPlace = (i64, u32, u32);
+
 /// A layer ready to be read.
 #[derive(Clone)]
 struct Open {
@@ -41,7 +44,7 @@ pub struct Contents {
     cache: Arc<Cache>,
     source: Arc<dyn Source>,
     readers: Mutex<Recent<i64, Open>>,
-    opened: Mutex<Recent<(i64, u32, u32), Arc<Vec<u8>>>>,
+    opened: Mutex<Recent<BlockPlace, Arc<Vec<u8>>>>,
 }
 
 impl Contents {

@@ -140,7 +140,7 @@ impl Engine {
     /// Tells the engine what happened.
     pub fn tell(&self, event: Event) {
         // An engine that has stopped needs to know nothing any more.
-        drop(self.events.send(event));
+        let _unheard = self.events.send(event);
     }
 
     /// Stops the loop and waits for its present step; tasks with remotes end by themselves.
@@ -233,7 +233,7 @@ impl Loop {
                     Event::Failed(number)
                 }
             };
-            drop(events.send(event));
+            let _unheard = events.send(event);
         });
     }
 
@@ -249,7 +249,7 @@ impl Loop {
                 };
                 let ours = parts.index.heads().unwrap_or_default();
                 if heads.iter().any(|head| is_news(head, &ours)) {
-                    drop(events.send(Event::News(number)));
+                    let _unheard = events.send(Event::News(number));
                 }
                 seen = heads;
             }

@@ -85,6 +85,9 @@ pub struct Evictor {
     rule: Rule,
 }
 
+/// For each layer the remotes that hold it and whose audits suffice.
+type Holders = BTreeMap<LayerNumber, Vec<RemoteNumber>>;
+
 impl Default for Rule {
     fn default() -> Self {
         Self { copies: 1, audit_age_ms: 7 * 24 * 3_600_000, confidence: 0.999, loss: 0.01 }
@@ -156,7 +159,7 @@ impl Evictor {
         wants: &[Want],
         audited: &BTreeMap<RemoteNumber, Option<String>>,
         evicted: &mut Evicted,
-    ) -> Result<(Vec<Want>, BTreeMap<LayerNumber, Vec<RemoteNumber>>)> {
+    ) -> Result<(Vec<Want>, Holders)> {
         let mut candidates = Vec::new();
         let mut holders = BTreeMap::new();
         for want in wants {
@@ -183,7 +186,7 @@ impl Evictor {
     async fn challenge(
         &self,
         candidates: &[Want],
-        holders: &BTreeMap<LayerNumber, Vec<RemoteNumber>>,
+        holders: &Holders,
         evicted: &mut Evicted,
     ) -> Result<BTreeMap<(RemoteNumber, LayerNumber), String>> {
         let mut unproven = BTreeMap::new();
@@ -208,7 +211,7 @@ impl Evictor {
     fn settle(
         &self,
         want: Want,
-        holders: &BTreeMap<LayerNumber, Vec<RemoteNumber>>,
+        holders: &Holders,
         unproven: &BTreeMap<(RemoteNumber, LayerNumber), String>,
         dry_run: bool,
         evicted: &mut Evicted,

@@ -2,11 +2,13 @@
 //!
 //! Rows hold ids in the clear and one sealed blob each; names are looked up by a keyed hash, so no
 //! name, size, key or content can be read from the file. All changes gather in one transaction that
-//! [`Index::commit`] ends; [`Index::checkpoint`] makes what was committed durable. The index always
-//! stands at an exact position of the journal, written in the same transaction.
+//! [`Index::commit`] ends; [`Index::make_durable`] syncs what was committed, and nothing else. The
+//! index always stands at an exact position of the journal, written in the same transaction, so
+//! only those may commit who hold the tree still.
 //!
 //! One connection under one lock; no statement is run under any lock of a caller's that a reader
-//! of the index would need.
+//! of the index would need. After a statement that made SQLite roll back, nothing is taken any
+//! more: the journal has what was lost, and the next start applies it.
 
 pub mod entries;
 pub mod layers;
@@ -15,7 +17,9 @@ pub mod logs;
 pub mod nodes;
 mod schema;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -26,11 +30,21 @@ use crate::error::{Error, Result};
 use crate::index::schema::SCHEMA;
 use crate::seal::{self, Key};
 
+/// The name under which the largest Lamport time seen is kept.
+pub const LAMPORT: &str = "lamport";
+
 /// The version of the schema; another one is refused.
 const VERSION: i64 = 1;
 
+const VERSION_KEY: &str = "version";
+const KEY_CHECK: &str = "key";
+
 /// Pages SQLite keeps in memory, in KiB: enough for the inner nodes of millions of rows.
 const PAGES_KIB: i64 = 16 << 10;
+
+/// A write-ahead log of SQLite longer than this is written back into the database at the next
+/// commit: it is read through by every lookup, and replayed at every start.
+const WAL_BYTES_MAX: u64 = 16 << 20;
 
 /// Prepared statements kept.
 const STATEMENTS: usize = 128;
@@ -38,6 +52,10 @@ const STATEMENTS: usize = 128;
 /// The tables of a drive on this device.
 pub struct Index {
     db: Mutex<Connection>,
+    /// SQLite's write-ahead log, which holds what was committed.
+    wal: PathBuf,
+    /// The open transaction was lost.
+    lost: AtomicBool,
     rows: Key,
     names: Key,
     env: Env,
@@ -59,19 +77,33 @@ impl Index {
             e => e.into(),
         };
         let db = Connection::open(path)?;
+        check_version(&db).map_err(damaged)??;
         prepare(&db).map_err(damaged)?;
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
+        // SQLite syncs neither name before it syncs the file itself for the first time.
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or_else(|| Path::new("."));
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(Error::io(format!("sync {}", dir.display())))?;
         let index = Self {
             db: Mutex::new(db),
+            wal,
+            lost: AtomicBool::new(false),
             rows: Key::derive("rdrivefs v1 index rows", &[key.as_bytes()]),
             names: Key::derive("rdrivefs v1 index names", &[key.as_bytes()]),
             env,
         };
-        match index.number("version")? {
-            None => index.set_number("version", VERSION)?,
-            Some(VERSION) => {}
-            Some(other) => {
-                let version = u64::try_from(other).unwrap_or(u64::MAX);
-                return Err(Error::UnknownVersion { what: "the index".into(), version });
+        index.set_number(VERSION_KEY, VERSION)?;
+        // A hash under the key of names says whether the key is this index's before a row is read.
+        let check = i64::from_le_bytes(index.name_hash(u64::MAX, b"")[..8].try_into().expect("8"));
+        match index.number(KEY_CHECK)? {
+            None => index.set_number(KEY_CHECK, check)?,
+            Some(known) if known == check => {}
+            Some(_) => {
+                return Err(Error::corrupt(format!("the index {}", path.display()), "another key"));
             }
         }
         Ok(index)
@@ -82,11 +114,33 @@ impl Index {
     /// # Errors
     /// Of the database.
     pub fn with<T>(&self, f: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        f(&self.lock()).map_err(|e| match e.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => crate::error::Posix::NoSpace.into(),
-            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Error::corrupt("the index", e),
-            _ => e.into(),
+        self.run(&self.lock(), f)
+    }
+
+    fn run<T>(
+        &self,
+        db: &Connection,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(self.gone());
+        }
+        f(db).map_err(|e| {
+            // Outside a transaction each statement would stand for itself, at no position at all.
+            if db.is_autocommit() {
+                self.lost.store(true, Ordering::Relaxed);
+            }
+            match e.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DiskFull) => crate::error::Posix::NoSpace.into(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt) => Error::corrupt("the index", e),
+                _ => e.into(),
+            }
         })
+    }
+
+    fn gone(&self) -> Error {
+        let lost = std::io::Error::other("a change failed, start again to replay the journal");
+        Error::io(format!("the index {}", self.wal.display()))(lost)
     }
 
     /// Ends the transaction, so that a crash of this process keeps what was done, and opens the
@@ -95,19 +149,38 @@ impl Index {
     /// # Errors
     /// Of the database; the transaction stays open then.
     pub fn commit(&self) -> Result<()> {
-        self.with(|db| db.execute_batch("COMMIT; BEGIN IMMEDIATE"))
+        let long = std::fs::metadata(&self.wal).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX);
+        let db = self.lock();
+        self.run(&db, |db| {
+            db.execute_batch("COMMIT")?;
+            let done = if long { write_back(db) } else { Ok(()) };
+            db.execute_batch("BEGIN IMMEDIATE").and(done)
+        })
     }
 
-    /// Makes everything committed durable, after ending the transaction.
+    /// Makes everything committed durable; what is in the open transaction is left alone.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn make_durable(&self) -> Result<()> {
+        // With a log that is synced the database is at every commit what it would be with
+        // `synchronous = FULL`. No lock is held, so nobody waits for the disk.
+        File::open(&self.wal)
+            .and_then(|wal| wal.sync_data())
+            .map_err(Error::io(format!("sync {}", self.wal.display())))
+    }
+
+    /// Ends the transaction, makes everything durable and shortens SQLite's log: for those who are
+    /// alone.
     ///
     /// # Errors
     /// Of the database.
     pub fn checkpoint(&self) -> Result<()> {
-        self.with(|db| {
+        let db = self.lock();
+        self.run(&db, |db| {
             db.execute_batch("COMMIT")?;
-            let done = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            db.execute_batch("BEGIN IMMEDIATE")?;
-            done
+            let done = write_back(db);
+            db.execute_batch("BEGIN IMMEDIATE").and(done)
         })
     }
 
@@ -170,6 +243,24 @@ impl Drop for Index {
     }
 }
 
+/// Looks at the version before anything is written.
+fn check_version(db: &Connection) -> rusqlite::Result<Result<()>> {
+    let begun = "SELECT 1 FROM sqlite_master WHERE name = 'meta'";
+    if db.query_row(begun, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(Ok(()));
+    }
+    let version: Option<i64> = db
+        .query_row("SELECT value FROM meta WHERE key = ?", [VERSION_KEY], |row| row.get(0))
+        .optional()?;
+    Ok(match version {
+        None | Some(VERSION) => Ok(()),
+        Some(other) => {
+            let version = u64::try_from(other).unwrap_or(u64::MAX);
+            Err(Error::UnknownVersion { what: "the index".into(), version })
+        }
+    })
+}
+
 fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
@@ -179,6 +270,10 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     db.execute_batch(SCHEMA)?;
     db.execute_batch("BEGIN IMMEDIATE")
+}
+
+fn write_back(db: &Connection) -> rusqlite::Result<()> {
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 fn place(table: &str, key: &[u8]) -> Vec<u8> {

@@ -15,12 +15,11 @@ use rdrivefs_remote::identity::PublicKey;
 
 use crate::error::{Error, Result};
 use crate::id::DeviceNumber;
-use crate::index::Index;
+use crate::index::{Index, LAMPORT};
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::keybag::Secrets;
 use crate::log::Log;
 use crate::progress::Progress;
-use crate::publish::LAMPORT;
 use crate::record::{Commit, Content, Record, Source as Place, Stamp};
 use crate::report::Phase;
 use crate::tree::extents::{Extents, Source};

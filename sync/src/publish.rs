@@ -14,7 +14,7 @@ use rdrivefs_remote::identity::{DriveId, SecretKey};
 
 use crate::error::Result;
 use crate::id::{DeviceNumber, Ino};
-use crate::index::Index;
+use crate::index::{Index, LAMPORT};
 use crate::index::layers::LayerNumber;
 use crate::index::nodes::Pending;
 use crate::keys::Epoch;
@@ -33,9 +33,6 @@ const EXTENTS_SUM_MAX: usize = 128 << 10;
 
 /// Layers named in one commit, each with its table of contents.
 const LAYER_BYTES_MAX: usize = 2 << 20;
-
-/// The name under which the index keeps the largest Lamport time seen.
-pub(crate) const LAMPORT: &str = "lamport";
 
 /// Who publishes.
 pub struct Author {

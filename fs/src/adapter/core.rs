@@ -7,8 +7,6 @@
 use rdrivefs_sync::Result;
 use rdrivefs_sync::id::Ino;
 
-mod tree;
-
 /// The words between adapter and core, which are the tree's.
 pub use rdrivefs_sync::tree::words;
 

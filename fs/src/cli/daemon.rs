@@ -49,7 +49,8 @@ fn serve(
     waiting: bool,
 ) -> Result<()> {
     let env = Env::real();
-    let drive = secrets::with_unlock(passphrase, |unlock| Ok(Drive::open(home, unlock, env.clone())?))?;
+    let drive =
+        secrets::with_unlock(passphrase, |unlock| Ok(Drive::open(home, unlock, env.clone())?))?;
     let drive = Arc::new(drive);
     let mut options = Options::default();
     if drive.config().mount.allow_other {
@@ -112,7 +113,11 @@ fn start(
 ) -> Result<()> {
     let own = std::env::current_exe().map_err(Failure::io("find this program"))?;
     let log = home.state_dir().join("log");
-    let log = File::options().create(true).append(true).open(&log).map_err(Failure::io("open the log"))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .map_err(Failure::io("open the log"))?;
     let mut command = Command::new(own);
     command.args(["--drive", home.name(), "mount", "-f"]).arg(dir);
     for option in &args.options {
@@ -190,7 +195,9 @@ fn unmount_dead(home: &Home, dir: Option<&Path>) -> Result<()> {
     let ended = Command::new("fusermount3").args(["-u", "-z"]).arg(&dir).status();
     match ended.map_err(Failure::io("run fusermount3"))?.success() {
         true => Ok(()),
-        false => Err(Failure::new(Exit::Failed, format!("{} could not be unmounted", dir.display()))),
+        false => {
+            Err(Failure::new(Exit::Failed, format!("{} could not be unmounted", dir.display())))
+        }
     }
 }
 

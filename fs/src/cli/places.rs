@@ -60,14 +60,21 @@ pub(super) fn drive_path(path: &Path, common: &Common, mount: Option<&Path>) -> 
         return Ok(DrivePath(normal(path).as_os_str().as_bytes().to_vec()));
     }
     let Some(mount) = mount else {
-        return Err(Failure::words(format!("the drive is not mounted, so {} is no path of it", path.display()))
-            .next("mount it, or give the path in the drive with --drive-path"));
+        return Err(Failure::words(format!(
+            "the drive is not mounted, so {} is no path of it",
+            path.display()
+        ))
+        .next("mount it, or give the path in the drive with --drive-path"));
     };
     let absolute = std::path::absolute(path).map_err(Failure::io("find the path"))?;
     let resolved = resolve_parent(&normal(&absolute));
     let inside = resolved.strip_prefix(mount).map_err(|_| {
-        Failure::words(format!("{} does not lie in the drive mounted on {}", path.display(), mount.display()))
-            .next("give a path inside it, or a path in the drive with --drive-path")
+        Failure::words(format!(
+            "{} does not lie in the drive mounted on {}",
+            path.display(),
+            mount.display()
+        ))
+        .next("give a path inside it, or a path in the drive with --drive-path")
     })?;
     Ok(DrivePath([b"/", inside.as_os_str().as_bytes()].concat()))
 }
@@ -101,9 +108,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     let number: f64 = text[..digits].parse().map_err(|_| format!("'{text}' is no size"))?;
     let unit = text[digits..].trim().to_ascii_lowercase();
     let letters = ["", "k", "m", "g", "t", "p"];
-    let power = letters.iter().position(|letter| unit.trim_end_matches("ib").trim_end_matches('b') == *letter);
+    let power = letters
+        .iter()
+        .position(|letter| unit.trim_end_matches("ib").trim_end_matches('b') == *letter);
     let power = power.ok_or_else(|| format!("'{unit}' is no unit of size"))? as i32;
-    let base: f64 = if unit.ends_with('b') && !unit.ends_with("ib") && unit != "b" { 1000.0 } else { 1024.0 };
+    let base: f64 =
+        if unit.ends_with('b') && !unit.ends_with("ib") && unit != "b" { 1000.0 } else { 1024.0 };
     let bytes = number * base.powi(power);
     if bytes.is_finite() && bytes <= 9e18 { Ok(bytes as u64) } else { Err("too large".into()) }
 }
@@ -131,7 +141,11 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
         None => (text.trim(), 1.0),
     };
     let share = number.trim().parse::<f64>().map_err(|_| format!("'{text}' is no share"))? / scale;
-    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("must lie between 0 and 1, or 0% and 100%".into()) }
+    if share > 0.0 && share < 1.0 {
+        Ok(share)
+    } else {
+        Err("must lie between 0 and 1, or 0% and 100%".into())
+    }
 }
 
 #[cfg(test)]

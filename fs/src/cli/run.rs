@@ -129,9 +129,8 @@ fn with_drive<T>(
     work: impl FnOnce(&Drive) -> Result<T>,
 ) -> Result<T> {
     let passphrase = secrets::existing(home, common)?;
-    let drive = secrets::with_unlock(&passphrase, |unlock| {
-        Ok(Drive::open(home, unlock, Env::real())?)
-    })?;
+    let drive =
+        secrets::with_unlock(&passphrase, |unlock| Ok(Drive::open(home, unlock, Env::real())?))?;
     let done = work(&drive)?;
     drive.shutdown()?;
     Ok(done)
@@ -171,7 +170,9 @@ fn init(common: &Common, args: &Init) -> Result<()> {
     let name = args.name.clone().or_else(|| common.drive.clone());
     let home = places::roots()?.home(name.as_deref().unwrap_or("default"))?;
     if home.has_drive() {
-        return Err(rdrivefs_sync::Error::DriveExists(home.config_dir().display().to_string()).into());
+        return Err(
+            rdrivefs_sync::Error::DriveExists(home.config_dir().display().to_string()).into()
+        );
     }
     let phrase = args.recover.as_ref().map(|file| secrets::phrase(file)).transpose()?;
     let passphrase = secrets::chosen(common, args.no_passphrase)?;

@@ -85,10 +85,20 @@ pub(super) fn report(request: &Request, value: &Value, common: &Common) {
             let device = text(&line["device"]);
             let device: String = device.chars().take(12).collect();
             let hash: String = text(&line["hash"]).chars().take(16).collect();
-            println!("{device} {:>6} {:<10} {hash} {:>6} records", line["number"], text(&line["kind"]), line["records"]);
+            println!(
+                "{device} {:>6} {:<10} {hash} {:>6} records",
+                line["number"],
+                text(&line["kind"]),
+                line["records"]
+            );
         }),
         Request::Doctor => each(&value["checks"], |check| {
-            println!("{:<10} {:<16} {}", text(&check["state"]), text(&check["name"]), text(&check["detail"]));
+            println!(
+                "{:<10} {:<16} {}",
+                text(&check["state"]),
+                text(&check["name"]),
+                text(&check["detail"])
+            );
             if let Some(mend) = check["mend"].as_str() {
                 println!("{:27} {mend}", "");
             }
@@ -160,7 +170,9 @@ fn verify(value: &Value) {
         );
         let unseen = target["unseen"].as_f64().unwrap_or(1.0) * 100.0;
         let loss = value["loss"].as_f64().unwrap_or(0.0) * 100.0;
-        println!("  had it lost {loss}%, this run would have missed it with probability {unseen:.3}%");
+        println!(
+            "  had it lost {loss}%, this run would have missed it with probability {unseen:.3}%"
+        );
         if let Some(error) = target["error"].as_str() {
             println!("  {error}");
         }
@@ -181,7 +193,12 @@ fn evict(value: &Value) {
     );
     each(&value["kept"], |kept| {
         let what = kept["path"].as_str().or(kept["layer"].as_str()).unwrap_or("?");
-        println!("kept {what} ({}): {} {}", size(&kept["bytes"]), text(&kept["reason"]), text(&kept["detail"]));
+        println!(
+            "kept {what} ({}): {} {}",
+            size(&kept["bytes"]),
+            text(&kept["reason"]),
+            text(&kept["detail"])
+        );
     });
     let unproven = |kept: &Value| kept["reason"] == "not_proven" || kept["reason"] == "not_pushed";
     if value["kept"].as_array().is_some_and(|all| all.iter().any(unproven)) {

@@ -38,7 +38,8 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         Request::Doctor => document(drive.doctor()?),
         Request::RemoteAdd { name, url } => {
             let url = url.parse().map_err(|e| {
-                Failure::words(format!("{e}")).next("the node prints its URL: rdrive://HOST:PORT?key=…")
+                Failure::words(format!("{e}"))
+                    .next("the node prints its URL: rdrive://HOST:PORT?key=…")
             })?;
             drive.remote_add(&name, &url)?;
             document(drive.remote_ask(&name)?)

@@ -8,7 +8,7 @@
 //!
 //! The socket is mode 0600 in a directory of mode 0700, and the peer's user must be ours (or root).
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -78,8 +78,11 @@ pub fn ask(
             Ok(Answer::Done(value)) => return Ok(value),
             Ok(Answer::Failed(failure)) => return Err(failure),
             Err(e) => {
-                return Err(Failure::new(Exit::Failed, format!("an answer that makes no sense: {e}"))
-                    .next("unmount and mount again: another version may be running"));
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("an answer that makes no sense: {e}"),
+                )
+                .next("unmount and mount again: another version may be running"));
             }
         }
     }
@@ -162,6 +165,8 @@ fn send(to: &mut impl std::io::Write, what: &impl Serialize) -> std::io::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn served(dir: &Path) -> std::path::PathBuf {
@@ -195,7 +200,8 @@ mod tests {
     fn other_versions_and_nonsense_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let socket = served(dir.path());
-        for line in ["{\"version\":2,\"request\":\"status\"}\n", "nonsense\n", "{\"version\":1}\n"] {
+        for line in ["{\"version\":2,\"request\":\"status\"}\n", "nonsense\n", "{\"version\":1}\n"]
+        {
             let mut stream = UnixStream::connect(&socket).unwrap();
             stream.write_all(line.as_bytes()).unwrap();
             let mut answer = String::new();

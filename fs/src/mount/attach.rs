@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::{MountError, Options};
+use super::error::MountError;
+use super::options::Options;
 
 /// What the table of mounts shows as the kind of filesystem.
 pub(super) const KIND: &str = "fuse.rdrivefs";

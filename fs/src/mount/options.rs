@@ -1,6 +1,6 @@
 //! What follows `-o`: the words of `mount(8)` and a few of our own.
 
-use super::MountError;
+use super::error::MountError;
 
 /// How a drive is to be mounted. The default is what a person wants of a folder of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::attach::{KIND, detach};
-use super::{MountError, Options};
+use super::error::MountError;
+use super::options::Options;
 
 /// Dead mounts that may lie on each other before it is taken for something else.
 const DEAD_MAX: usize = 16;

@@ -79,3 +79,9 @@ impl Map {
         numbers.find(|n| !self.has(*n))
     }
 }
+
+/// The map ranges that lie wholly inside `range`, as numbers.
+pub(super) fn inside(range: &Range<u64>, len: u64) -> Range<u64> {
+    let end = if range.end >= len { len.div_ceil(RANGE_BYTES) } else { range.end / RANGE_BYTES };
+    range.start.div_ceil(RANGE_BYTES)..end
+}

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
 
-use crate::cache::map::{Map, RANGE_BYTES};
-use crate::cache::{LayerRef, inside, read_at};
+use crate::cache::layer_ref::LayerRef;
+use crate::cache::map::{Map, RANGE_BYTES, inside};
 use crate::error::{Error, Result};
 
 /// A layer with its file open. Locks: `ahead` (held while fetching, so that no range is fetched
@@ -246,4 +246,11 @@ fn remove(path: &std::path::Path) -> std::io::Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
+    let len = usize::try_from(range.end - range.start).expect("a layer fits in memory");
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
 }

@@ -38,7 +38,7 @@ pub(super) fn create(home: &Home, unlock: &Unlock<'_>, env: &Env) -> Result<Phra
     let device = Newcomer::new(env);
     let mut membership = Membership::replay(root.drive(), &root.secret.public(), &[])?;
     let (added, number) = device.addition(&membership, &root.secret)?;
-    membership = Membership::replay(root.drive(), &root.secret.public(), &[added.clone()])?;
+    membership = Membership::replay(root.drive(), &root.secret.public(), std::slice::from_ref(&added))?;
     let epoch = Epoch::begin(root.drive(), &[], env);
     let recipients = [Recipient::recovery(&root.recovery_key()), device.recipient()];
     let change = Change::Epoch(epoch.record(&recipients));

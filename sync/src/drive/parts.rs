@@ -215,19 +215,9 @@ fn assemble(
     let local = &secrets.local;
     let index = Arc::new(Index::open(&home.index_file(), local, env.clone())?);
     let cache = Arc::new(Cache::open(&home.cache_dir())?);
-    let own = LogId {
-        kind: LogKind::Commits,
-        author: secrets.device.public(),
-        instance: secrets.instance,
-    };
+    let own = own_log(secrets);
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
-    let credentials = Credentials {
-        drive: secrets.drive(),
-        root: secrets.root,
-        device: secrets.device.clone(),
-        membership: log.certificate()?,
-        invite: None,
-    };
+    let credentials = credentials(secrets, &log)?;
     let handle = runtime.handle().clone();
     let remotes =
         Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
@@ -282,6 +272,23 @@ fn assemble(
         merger,
     };
     Ok((parts, contents))
+}
+
+/// The log this device writes.
+fn own_log(secrets: &Secrets) -> LogId {
+    let (author, instance) = (secrets.device.public(), secrets.instance);
+    LogId { kind: LogKind::Commits, author, instance }
+}
+
+/// What this device shows to nodes.
+fn credentials(secrets: &Secrets, log: &Log) -> Result<Credentials> {
+    Ok(Credentials {
+        drive: secrets.drive(),
+        root: secrets.root,
+        device: secrets.device.clone(),
+        membership: log.certificate()?,
+        invite: None,
+    })
 }
 
 fn lock(home: &Home) -> Result<Lock> {

@@ -75,8 +75,7 @@ impl Index {
     /// Of the database.
     pub fn set_entry(&self, entry: &EntryRow) -> Result<()> {
         let hash = self.name_hash(entry.parent.file().0, &entry.name);
-        let plain =
-            Plain { name: entry.name.clone(), child: entry.child.0, stamp: entry.stamp };
+        let plain = Plain { name: entry.name.clone(), child: entry.child.0, stamp: entry.stamp };
         let plain = minicbor::to_vec(plain).expect("memory takes every write");
         let row = self.seal_row(ENTRY, &entry.link.0.to_le_bytes(), &plain);
         self.with(|db| {

@@ -20,6 +20,9 @@ pub enum Pending {
     Tomb(u64),
 }
 
+/// The number of files, as the tree counts them: SQLite would walk through the table.
+pub const FILES: &str = "files";
+
 const NODE: &str = "node";
 const XATTR: &str = "xattr";
 const TOMB: &str = "tomb";
@@ -69,19 +72,25 @@ impl Index {
         })
     }
 
-    /// Removes a file with all that hangs on it.
+    /// Removes a file with all that hangs on it; one that was not `stored` has no row yet, and
+    /// perhaps attributes.
     ///
     /// # Errors
     /// Of the database.
-    pub fn remove_node(&self, ino: Ino) -> Result<()> {
+    pub fn remove_node(&self, ino: Ino, stored: bool) -> Result<()> {
+        const STORED: [&str; 4] = [
+            "DELETE FROM node WHERE ino = ?",
+            "DELETE FROM orphan WHERE ino = ?",
+            "DELETE FROM staged WHERE ino = ?",
+            "DELETE FROM pending WHERE kind = 0 AND id = ?",
+        ];
+        const ATTRIBUTES: [&str; 2] =
+            ["DELETE FROM xattr WHERE ino = ?", "DELETE FROM pending WHERE kind = 1 AND id = ?"];
+        let rows = if stored { &STORED[..] } else { &[] };
         self.with(|db| {
-            for table in ["node", "xattr", "orphan", "staged"] {
-                db.prepare_cached(&format!("DELETE FROM {table} WHERE ino = ?"))?
-                    .execute([key(ino)])?;
-            }
-            db.prepare_cached("DELETE FROM pending WHERE kind IN (0, 1) AND id = ?")?
-                .execute([key(ino)])
-                .map(drop)
+            rows.iter().chain(&ATTRIBUTES).try_for_each(|statement| {
+                db.prepare_cached(statement)?.execute([key(ino)]).map(drop)
+            })
         })
     }
 
@@ -99,14 +108,12 @@ impl Index {
         })
     }
 
-    /// How many files there are.
+    /// How many files there were at the last commit.
     ///
     /// # Errors
     /// Of the database.
     pub fn node_count(&self) -> Result<u64> {
-        self.with(|db| {
-            db.query_row("SELECT count(*) FROM node", [], |row| row.get(0)).map(i64::cast_unsigned)
-        })
+        Ok(self.number(FILES)?.map_or(0, i64::cast_unsigned))
     }
 
     /// All files after one, in the order of their numbers.

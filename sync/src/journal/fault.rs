@@ -24,6 +24,9 @@ pub struct Faults {
     pub fail_at: Option<(u64, io::ErrorKind)>,
     /// As `fail_at`, and so do all calls of the same sort after it.
     pub again: bool,
+    /// A sync that fails takes back all but the first sector of what it did not write, as if memory
+    /// had run short since.
+    pub lose: bool,
 }
 
 /// A directory in memory.
@@ -345,6 +348,7 @@ impl DiskFile for Handle {
         let called = world.call(Sort::Sync);
         world.syncs += 1;
         let (dying, sync_ms) = (world.faults.die_at.is_some(), world.sync_ms);
+        let lose = world.faults.lose;
         let content = world.files.get_mut(&self.file).expect("a handle has a file");
         match called {
             Ok(()) => {
@@ -354,7 +358,17 @@ impl DiskFile for Handle {
                 }
             }
             // The pages are clean now, and what they hold will never be written.
-            Err(_) if !dying => content.unsynced.clear(),
+            Err(_) if !dying => {
+                let unsynced = std::mem::take(&mut content.unsynced);
+                if lose {
+                    let len = content.now.len();
+                    content.now.clone_from(&content.durable);
+                    content.now.resize(len, 0);
+                    for (at, bytes) in unsynced {
+                        put(&mut content.now, at, &bytes[..bytes.len().min(SECTOR_BYTES)]);
+                    }
+                }
+            }
             Err(_) => {}
         }
         drop(world);

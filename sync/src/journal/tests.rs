@@ -468,6 +468,28 @@ fn r06_a_failed_write_leaves_the_rest_of_its_segment_to_be_made_good() {
 }
 
 #[test]
+fn r06_what_a_failed_sync_lost_is_never_claimed() {
+    let disk = FaultDisk::new();
+    let settings = Settings { held_bytes_max: 0, ..small() };
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (journal, _) =
+        Journal::open_on(shared, &Key::from(KEY), &env(1), Position(0), settings).unwrap();
+    let first = journal.append(b"first").unwrap().position;
+    let _ = journal.sync(first, &[]).unwrap();
+    let staged = journal.stage(1, &bytes_of(1, 30_000)).unwrap();
+    let at = journal.append_naming(b"second", &staged).unwrap().position;
+    let fail_at = Some((disk.calls(), ErrorKind::Other));
+    disk.set_faults(Faults { fail_at, lose: true, ..Faults::default() });
+    for _ in 0..3 {
+        assert!(matches!(journal.sync(at, &[]).unwrap_err(), Error::Io { .. }));
+        assert_eq!(journal.confirmed(), first);
+    }
+    assert!(journal.read(staged[0], 0..1).unwrap_err().is_corrupt());
+    let (_, replay) = open(&disk.crash(1), 2, 0).unwrap();
+    assert_eq!(replayed(replay).len(), 1);
+}
+
+#[test]
 fn r07_at_zero_bytes_free_deletes_syncs_and_a_restart_go_on() {
     let disk = FaultDisk::new();
     let settings = Settings { ballast_bytes: 6 << 20, ..small() };

@@ -114,8 +114,10 @@ mod tests {
     const NONE: u32 = u32::MAX;
 
     fn list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
-        let entries: Vec<_> =
-            entries.iter().map(|(tag, perm, id)| Entry { tag: *tag, perm: *perm, id: *id }).collect();
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(tag, perm, id)| Entry { tag: *tag, perm: *perm, id: *id })
+            .collect();
         encode(&entries)
     }
 

@@ -1,19 +1,21 @@
 //! Applying a change: the same way when it is made and when it is replayed.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::id::{Ino, LinkId};
 use crate::index::entries::EntryRow;
-use crate::index::nodes::{Marked, Pending};
+use crate::index::nodes::Pending;
 use crate::journal::{Place, Position};
 use crate::record::{Kind, Stamp, TimeNs};
 use crate::tree::acl;
 use crate::tree::core::{Tree, lock};
 use crate::tree::extents::Source;
 use crate::tree::node::{Field, Node, Row, State};
+use crate::tree::op::{Attrs, Made, Op, Record, Shared, WRITE_HEADER_BYTES, Write};
 use crate::tree::tomb::TombRow;
-use crate::tree::op::{Attrs, Made, Op, Record, WRITE_HEADER_BYTES, Write};
 
 impl Tree {
     /// Applies a record of the journal that the index does not have yet.
@@ -37,25 +39,41 @@ impl Tree {
                 let node = self.node(Ino(*ino))?;
                 self.put_entry(*link, Ino(*parent), name, Ino(*ino))?;
                 self.change(&node, at, *now, |row| row.linked(*link));
-                self.index.mark(Marked::Orphan, Ino(*ino), false)?;
+                node.write().orphan_if_nameless();
                 self.touch_directory(Ino(*parent), at, *now, 0)
             }
             Op::Unlink { link, now } => self.unlinked(LinkId(*link), None, at, *now),
             Op::Move { link, parent, name, replaced, now } => {
+                let _moving = self.moving_alone();
                 if let Some(replaced) = replaced {
                     self.unlinked(LinkId(*replaced), Some(*link), at, *now)?;
                 }
                 self.moved(LinkId(*link), Ino(*parent), name, at, *now)
             }
-            Op::Exchange { one, other, now } => self.exchanged(*one, *other, at, *now),
+            Op::Exchange { one, other, now } => {
+                let _moving = self.moving_alone();
+                self.exchanged(*one, *other, at, *now)
+            }
             Op::Attr(attrs) => {
                 let node = self.node(Ino(attrs.ino))?;
                 let mut state = node.write();
-                self.attrs_set(&node, &mut state, attrs, at);
-                Ok(())
+                self.attrs_set(&node, &mut state, attrs, at)
             }
             Op::Xattr { ino, name, value, now } => {
                 self.xattr_set(Ino(*ino), name, value.as_deref(), at, *now)
+            }
+            Op::Share(shared) => {
+                let (from, to) = (self.node(Ino(shared.from))?, self.node(Ino(shared.to))?);
+                let pieces = from.read().row.extents.pieces(&shared.range());
+                self.shared_made(&to, &mut to.write(), &pieces, shared, at);
+                Ok(())
+            }
+            Op::LongXattr { ino, name, places, now } => {
+                let mut value = Vec::new();
+                for place in places {
+                    value.append(&mut self.journal.read(*place, 0..place.len)?);
+                }
+                self.xattr_set(Ino(*ino), name, Some(&value), at, *now)
             }
             Op::Staged { ino, offset, places, now } => {
                 let node = self.node(Ino(*ino))?;
@@ -69,7 +87,6 @@ impl Tree {
                 self.cut_made(&node, &mut state, (*start, *end), *size, *now, at);
                 Ok(())
             }
-            Op::Purge { ino } => self.purged(Ino(*ino)),
             Op::Pin { ino, pinned } => {
                 let node = self.node(Ino(*ino))?;
                 let mut state = node.write();
@@ -92,13 +109,8 @@ impl Tree {
             row.touch(field);
         }
         row.linked(made.link);
-        let node = Arc::new(Node::new(ino, row, false, self.env.instant()));
-        lock(&self.nodes).insert(ino, node.clone());
-        let mut state = node.write();
-        state.position = at;
-        self.dirtied(&node, &mut state);
-        drop(state);
-        self.index.set_pending(Pending::Node(ino), true)?;
+        let node = self.adopt(ino, row);
+        node.write().position = at;
         for (name, value) in [(acl::ACCESS, &made.access), (acl::DEFAULT, &made.default)] {
             if let Some(value) = value {
                 self.put_xattr(ino, name, Some(value))?;
@@ -125,9 +137,7 @@ impl Tree {
         let node = self.node(entry.child)?;
         let directory = node.read().row.kind == Kind::Directory;
         self.change(&node, at, now, |row| row.unlinked(link.0));
-        if node.read().row.nlink == 0 {
-            self.index.mark(Marked::Orphan, entry.child, true)?;
-        }
+        node.write().orphan_if_nameless();
         self.touch_directory(entry.parent, at, now, -i64::from(directory))
     }
 
@@ -252,7 +262,6 @@ impl Tree {
         for place in places {
             let source = Source::Staged { place: *place, skip: 0 };
             state.row.extents.put(next, u64::from(place.len), source);
-            state.segments.insert(place.segment);
             next += u64::from(place.len);
         }
         self.content_changed(node, state, next, now, at);
@@ -273,13 +282,31 @@ impl Tree {
         self.content_changed(node, state, size.min(state.row.size), now, at);
     }
 
+    /// A range that has the bytes of another.
+    pub(super) fn shared_made(
+        &self,
+        node: &Arc<Node>,
+        state: &mut State,
+        pieces: &[(Range<u64>, Source)],
+        shared: &Shared,
+        at: Position,
+    ) {
+        let end = shared.at + shared.len;
+        state.row.extents.cut(shared.at..end);
+        for (range, source) in pieces {
+            let place = range.start - shared.start + shared.at;
+            state.row.extents.put(place, range.end - range.start, source.clone());
+        }
+        self.content_changed(node, state, end, shared.now, at);
+    }
+
     pub(super) fn attrs_set(
         &self,
         node: &Arc<Node>,
         state: &mut State,
         attrs: &Attrs,
         at: Position,
-    ) {
+    ) -> Result<()> {
         let row = &mut state.row;
         let mut set = |field, changed: bool| {
             if changed {
@@ -306,6 +333,13 @@ impl Tree {
         row.ctime = attrs.ctime.unwrap_or(row.ctime);
         state.position = state.position.max(at);
         self.dirtied(node, state);
+        match &attrs.access {
+            None => Ok(()),
+            Some(list) => {
+                let list = Some(list.as_slice()).filter(|list| !list.is_empty());
+                self.put_xattr(node.ino, acl::ACCESS, list)
+            }
+        }
     }
 
     fn content_changed(
@@ -349,13 +383,25 @@ impl Tree {
         self.index.set_pending(Pending::Xattr(ino, hash), true)
     }
 
-    pub(super) fn purged(&self, ino: Ino) -> Result<()> {
-        let node = lock(&self.nodes).remove(&ino);
-        if let Some(node) = node {
-            node.write().gone = true;
-        }
-        lock(&self.dirty).remove(&ino);
-        lock(&self.staged).remove(&ino);
-        self.index.remove_node(ino)
+    /// A file that is new to the index.
+    pub(super) fn adopt(&self, ino: Ino, row: Row) -> Arc<Node> {
+        let node = Arc::new(Node::new(ino, row, false, self.env.instant()));
+        lock(&self.nodes).insert(ino, node.clone());
+        let mut state = node.write();
+        state.stored = false;
+        self.dirtied(&node, &mut state);
+        drop(state);
+        self.files.fetch_add(1, Ordering::Relaxed);
+        node
+    }
+
+    /// Forgets a file without names. No record tells of it: a replay finds the file without names
+    /// as well, and forgets it at its end.
+    pub(super) fn purged(&self, node: &Node) -> Result<()> {
+        let stored = node.read().stored;
+        self.index.remove_node(node.ino, stored)?;
+        self.drop_node(node.ino);
+        self.files.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
     }
 }

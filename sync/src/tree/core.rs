@@ -1,17 +1,19 @@
 //! The tree's state, and how its files are found in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use rdrivefs_remote::env::Env;
 
-use crate::error::{Posix, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::{self, DeviceNumber, Ino};
 use crate::index::Index;
-use crate::journal::{Appended, Journal, Position};
+use crate::journal::{Appended, Journal, Place, Position};
 use crate::record::TimeNs;
 use crate::tree::node::{Node, Row, State};
 use crate::tree::words::Change;
@@ -25,8 +27,11 @@ pub trait Chunks: Send + Sync {
     fn read(&self, layer: i64, number: u32, range: Range<u32>) -> Result<Vec<u8>>;
 }
 
-/// Files kept in memory beside those that must be.
+/// Files kept in memory beside those that must be: about 30 MiB.
 pub(super) const CLEAN_NODES_MAX: usize = 32_768;
+
+/// How many of them go at once when there are more, so that looking for them is worth it.
+const CLEAN_NODES_STEP: usize = CLEAN_NODES_MAX / 4;
 
 /// Who hears of changes behind the kernel's back.
 pub(super) type Heard = Box<dyn Fn(Change) + Send + Sync>;
@@ -44,16 +49,26 @@ pub struct Tree {
     pub(super) gate: RwLock<()>,
     /// One change of names at a time.
     pub(super) names: Mutex<()>,
+    /// Alone while a name is taken from one place and put in another: no reader finds it nowhere.
+    pub(super) moving: RwLock<()>,
     /// Files in memory.
     pub(super) nodes: Mutex<HashMap<Ino, Arc<Node>>>,
+    /// How often a file left `nodes`: a row read before that may be an old one.
+    pub(super) forgotten: AtomicU64,
     /// Of these, files the index does not have as they are.
     pub(super) dirty: Mutex<HashMap<Ino, Arc<Node>>>,
     /// Of these, files with content in the journal.
     pub(super) staged: Mutex<HashMap<Ino, Arc<Node>>>,
     /// How often the kernel was told of an inode and did not give it back.
     pub(super) references: Mutex<HashMap<Ino, u64>>,
+    /// Journal segments that are being read for sealing.
+    pub(super) sealing: Mutex<Vec<Weak<BTreeSet<u32>>>>,
     /// The next number to draw.
     pub(super) counter: AtomicU64,
+    /// How many files there are.
+    pub(super) files: AtomicI64,
+    /// A change is in the journal and could not be applied: memory is not to be trusted any more.
+    pub(super) failed: AtomicBool,
     pub(super) heard: OnceLock<Heard>,
     pub(super) upkeep: Mutex<crate::tree::upkeep_state::Upkeep>,
 }
@@ -61,18 +76,58 @@ pub struct Tree {
 impl Tree {
     /// A file in memory or from the index.
     pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>> {
-        if let Some(node) = lock(&self.nodes).get(&ino) {
-            return Ok(node.clone());
+        loop {
+            if let Some(node) = lock(&self.nodes).get(&ino) {
+                return Ok(node.clone());
+            }
+            let forgotten = self.forgotten.load(Ordering::Acquire);
+            let row = self.index.node(ino)?.ok_or(Posix::Stale)?;
+            let node = Node::new(ino, Row::decode(ino, &row)?, false, self.env.instant());
+            let mut nodes = lock(&self.nodes);
+            if self.forgotten.load(Ordering::Acquire) != forgotten {
+                continue;
+            }
+            if nodes.len() >= CLEAN_NODES_MAX + CLEAN_NODES_STEP {
+                self.forget_clean(&mut nodes);
+            }
+            // Whoever was first has the node everybody shares.
+            return Ok(nodes.entry(ino).or_insert_with(|| Arc::new(node)).clone());
         }
-        let row = self.index.node(ino)?.ok_or(Posix::Stale)?;
-        let node = Arc::new(Node::new(ino, Row::decode(ino, &row)?, false, self.env.instant()));
-        // Whoever was first has the node everybody shares.
-        Ok(lock(&self.nodes).entry(ino).or_insert(node).clone())
+    }
+
+    /// Forgets files that are as the index has them and that nobody is at, until few enough are
+    /// left. Which ones is chance.
+    fn forget_clean(&self, nodes: &mut HashMap<Ino, Arc<Node>>) {
+        let mut surplus = nodes.len().saturating_sub(CLEAN_NODES_MAX);
+        let before = nodes.len();
+        nodes.retain(|_, node| {
+            // Who looks a file up holds its lock only after this map's, so a file that is held by
+            // this map alone is not being changed.
+            let keep = surplus == 0 || Arc::strong_count(node) > 1 || node.is_held();
+            surplus -= usize::from(!keep);
+            keep
+        });
+        if nodes.len() < before {
+            self.forgotten.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes a file out of memory for good; the index does not have it either.
+    pub(super) fn drop_node(&self, ino: Ino) {
+        let mut nodes = lock(&self.nodes);
+        self.forgotten.fetch_add(1, Ordering::Release);
+        let node = nodes.remove(&ino);
+        drop(nodes);
+        if let Some(node) = node {
+            node.write().gone = true;
+        }
+        lock(&self.dirty).remove(&ino);
+        lock(&self.staged).remove(&ino);
     }
 
     /// Notes that a file must be written into the index.
     pub(super) fn dirtied(&self, node: &Arc<Node>, state: &mut State) {
-        if !state.dirty {
+        if !state.dirty && !state.gone {
             state.dirty = true;
             lock(&self.dirty).insert(node.ino, node.clone());
         }
@@ -80,7 +135,7 @@ impl Tree {
 
     /// Keeps the set of files with staged content in step.
     pub(super) fn restaged(&self, node: &Arc<Node>, state: &mut State) {
-        let staged = state.row.unsealed() > 0;
+        let staged = state.row.unsealed() > 0 && !state.gone;
         if staged && state.dirty_since.is_none() {
             state.dirty_since = Some(self.env.instant());
             lock(&self.staged).insert(node.ino, node.clone());
@@ -88,6 +143,16 @@ impl Tree {
             state.dirty_since = None;
             lock(&self.staged).remove(&node.ino);
         }
+    }
+
+    /// A look at names, which are all somewhere meanwhile.
+    pub(super) fn moving_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.moving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change during which a name may be nowhere.
+    pub(super) fn moving_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.moving.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number nobody ever had.
@@ -111,12 +176,37 @@ impl Tree {
 
     /// Appends a record that makes a change.
     pub(super) fn append(&self, record: &[u8]) -> Result<Appended> {
+        self.check_whole()?;
         self.journal.append(record)
+    }
+
+    /// Appends a record that names staged bytes.
+    pub(super) fn append_naming(&self, record: &[u8], data: &[Place]) -> Result<Position> {
+        self.check_whole()?;
+        Ok(self.journal.append_naming(record, data)?.position)
     }
 
     /// Appends a record that makes room: it may use the reserve.
     pub(super) fn append_reserved(&self, record: &[u8]) -> Result<Position> {
+        self.check_whole()?;
         Ok(self.journal.append_reserved(record, &[])?.position)
+    }
+
+    /// Passes on how a change that is in the journal was applied. If it was not, memory is behind
+    /// the journal and nothing may rest on it: only a replay mends that.
+    pub(super) fn applied<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let why = std::io::Error::other("a change could not be applied, start again to replay it");
+        Err(Error::io("the index")(why))
     }
 
     /// Tells the kernel's side of a change.

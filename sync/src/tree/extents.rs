@@ -190,6 +190,14 @@ impl Extents {
         at
     }
 
+    /// The segments of the journal that bytes lie in.
+    pub fn segments(&self) -> impl Iterator<Item = u32> {
+        self.map.values().filter_map(|extent| match &extent.source {
+            Source::Staged { place, .. } => Some(place.segment),
+            _ => None,
+        })
+    }
+
     /// The runs of neighbouring bytes that are in no layer.
     pub fn unsealed_runs(&self) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
@@ -259,10 +267,7 @@ impl<C> Encode<C> for Extents {
 }
 
 impl<'b, C> Decode<'b, C> for Extents {
-    fn decode(
-        d: &mut minicbor::Decoder<'b>,
-        ctx: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
         let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("no length"))?;
         let mut extents = Self::default();
         for _ in 0..count {

@@ -9,7 +9,7 @@ use crate::tree::acl;
 use crate::tree::core::Tree;
 use crate::tree::extents::Source;
 use crate::tree::node::State;
-use crate::tree::op::{Attrs, Op, WRITE_BYTES_MAX, Write};
+use crate::tree::op::{Attrs, Op, Shared, WRITE_BYTES_MAX, Write};
 use crate::tree::words::{Attr, SeekTo, SetAttr};
 
 /// The largest file: what a signed 64-bit offset reaches.
@@ -21,9 +21,6 @@ const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
 /// `fallocate`: the range reads as zeros.
 const ZERO_RANGE: u32 = 16;
-
-/// Bytes copied in one go by [`Tree::copy_range`].
-const COPY_BYTES: u64 = 1 << 20;
 
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
@@ -46,7 +43,9 @@ impl Tree {
         let _gate = self.shared();
         let node = self.node(ino)?;
         let access = match set.mode {
-            Some(mode) => self.access_acl(ino)?.map(|acl| acl::with_mode(&acl, mode)).transpose()?,
+            Some(mode) => {
+                self.access_acl(ino)?.map(|acl| acl::with_mode(&acl, mode)).transpose()?
+            }
             None => None,
         };
         let mut state = node.write();
@@ -65,19 +64,15 @@ impl Tree {
             mtime: set.mtime.or(set.size.map(|_| now)),
             ctime: Some(set.ctime.unwrap_or(now)),
             crtime: set.crtime,
+            access,
         };
         let record = Op::Attr(Box::new(attrs.clone())).encode();
         let at = match shrinks {
             true => self.append_reserved(&record)?,
             false => self.append(&record)?.position,
         };
-        self.attrs_set(&node, &mut state, &attrs, at);
-        let attr = state.row.attr(ino);
-        drop(state);
-        if let Some(access) = access {
-            self.record_xattr(ino, acl::ACCESS, Some(access), now)?;
-        }
-        Ok(attr)
+        self.applied(self.attrs_set(&node, &mut state, &attrs, at))?;
+        Ok(state.row.attr(ino))
     }
 
     /// The kernel opened the file.
@@ -150,15 +145,17 @@ impl Tree {
         if data.len() <= WRITE_BYTES_MAX {
             let write = Write { ino: ino.0, offset, now, data };
             let mut state = node.write();
+            check_regular(&state)?;
             let appended = self.append(&write.encode())?;
             self.wrote(&node, &mut state, &write, appended.position, appended.place);
             return Ok(data.len());
         }
+        check_regular(&node.read())?;
         let places = self.journal.stage(ino.0, data)?;
         let op = Op::Staged { ino: ino.0, offset, places, now };
         let Op::Staged { places, .. } = &op else { unreachable!("it was just made") };
         let mut state = node.write();
-        let at = self.journal.append_naming(&op.encode(), places)?.position;
+        let at = self.append_naming(&op.encode(), places)?;
         self.staged_write(&node, &mut state, offset, places, now, at);
         Ok(data.len())
     }
@@ -182,6 +179,7 @@ impl Tree {
         let _gate = self.shared();
         let node = self.node(ino)?;
         let mut state = node.write();
+        check_regular(&state)?;
         let size = state.row.size;
         let grown = if mode & KEEP_SIZE == 0 { size.max(end) } else { size };
         // Zeros that nobody wrote take no room here, so only what shows is done.
@@ -217,26 +215,35 @@ impl Tree {
         }
     }
 
-    /// Copies bytes from one file to another; fewer only at the end of the first.
+    /// Copies bytes from one file to another; fewer only at the end of the first. Nothing is read:
+    /// the two share what they have in common until one of them is written.
     ///
     /// # Errors
     /// Those of `copy_file_range(2)`.
     pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64> {
-        if from.0 == to.0 && from.1 < to.1.saturating_add(len) && to.1 < from.1.saturating_add(len)
-        {
+        to.1.checked_add(len).filter(|end| *end <= SIZE_MAX).ok_or(Posix::TooBig)?;
+        let same = from.0 == to.0;
+        if same && from.1 < to.1.saturating_add(len) && to.1 < from.1.saturating_add(len) {
             return Err(Posix::Invalid.into());
         }
-        let mut done = 0;
-        while done < len {
-            let step = u32::try_from((len - done).min(COPY_BYTES)).expect("a small step");
-            let bytes = self.read(from.0, from.1 + done, step)?;
-            if bytes.is_empty() {
-                break;
-            }
-            self.write(to.0, to.1 + done, &bytes)?;
-            done += bytes.len() as u64;
+        let _gate = self.shared();
+        let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        // In the order of their numbers, so that two copies never wait for each other.
+        let before = (from.0 < to.0).then(|| source.read());
+        let mut state = target.write();
+        let after = (from.0 > to.0).then(|| source.read());
+        let held = before.as_deref().or(after.as_deref()).unwrap_or(&state);
+        check_regular(held)?;
+        let len = len.min(held.row.size.saturating_sub(from.1));
+        let (start, at, now) = (from.1, to.1, self.now());
+        let shared = Shared { from: from.0.0, start, to: to.0.0, at, len, now };
+        let pieces = held.row.extents.pieces(&shared.range());
+        check_regular(&state)?;
+        if len > 0 {
+            let position = self.append(&Op::Share(shared.clone()).encode())?.position;
+            self.shared_made(&target, &mut state, &pieces, &shared, position);
         }
-        Ok(done)
+        Ok(len)
     }
 
     /// Makes everything about the file durable: its content, its attributes, its names.
@@ -245,16 +252,8 @@ impl Tree {
     /// When it is not durable.
     pub fn sync(&self, ino: Ino) -> Result<()> {
         let node = self.node(ino)?;
-        let (position, segments) = {
-            let mut state = node.write();
-            (state.position, std::mem::take(&mut state.segments))
-        };
-        let numbers: Vec<u32> = segments.iter().copied().collect();
-        let synced = self.journal.sync(position, &numbers);
-        if synced.is_err() {
-            node.write().segments.extend(segments);
-        }
-        synced.map(drop)
+        let position = node.read().position;
+        self.journal.sync(position, &[]).map(drop)
     }
 
     /// Makes everything about a directory durable.
@@ -289,9 +288,7 @@ impl Tree {
         match source {
             Source::Bytes(bytes) => Ok(bytes.clone()),
             Source::Staged { place, skip } => self.journal.read(*place, span(*skip)),
-            Source::Chunk { layer, number, skip } => {
-                self.chunks.read(*layer, *number, span(*skip))
-            }
+            Source::Chunk { layer, number, skip } => self.chunks.read(*layer, *number, span(*skip)),
         }
     }
 }
@@ -303,6 +300,16 @@ fn check_size(state: &State, size: Option<u64>) -> Result<()> {
         (Some(size), _) if size > SIZE_MAX => Err(Posix::TooBig.into()),
         (Some(_), Kind::File) => Ok(()),
         (Some(_), _) => Err(Posix::Invalid.into()),
+    }
+}
+
+/// Only regular files have content; the kernel sees to it, other callers may not.
+fn check_regular(state: &State) -> Result<()> {
+    match state.row.kind {
+        _ if state.gone => Err(Posix::Stale.into()),
+        Kind::File => Ok(()),
+        Kind::Directory => Err(Posix::IsDirectory.into()),
+        _ => Err(Posix::Invalid.into()),
     }
 }
 

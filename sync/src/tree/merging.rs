@@ -66,7 +66,14 @@ impl Merging<'_> {
     ///
     /// # Errors
     /// Of the index.
-    pub fn file(&self, file: FileId, kind: Kind, rdev: u32, target: &[u8], born: TimeNs) -> Result<()> {
+    pub fn file(
+        &self,
+        file: FileId,
+        kind: Kind,
+        rdev: u32,
+        target: &[u8],
+        born: TimeNs,
+    ) -> Result<()> {
         if self.current(file)?.is_some() {
             return Ok(());
         }
@@ -76,7 +83,7 @@ impl Merging<'_> {
         let mut row = Row::new(kind, mode, uid, gid, born);
         row.rdev = rdev;
         row.target = target.to_vec();
-        self.adopt(Ino::first(file), row);
+        self.tree.adopt(Ino::first(file), row);
         Ok(())
     }
 
@@ -233,13 +240,16 @@ impl Merging<'_> {
         Ok(())
     }
 
-    /// Ends it: everything is in the index in one transaction, and the kernel is told.
+    /// Ends it: everything is in the index in one transaction, durably, and the kernel is told.
     ///
     /// # Errors
     /// Of the index.
     pub fn finish(self) -> Result<()> {
         let Self { tree, alone, changes } = self;
         tree.flush_alone()?;
+        // What is done here from now on may rest on what came from elsewhere, and the journal has
+        // only the former.
+        tree.index.make_durable()?;
         drop(alone);
         for change in changes {
             tree.tell(change);
@@ -268,13 +278,6 @@ impl Merging<'_> {
             best = Some(node);
         }
         Ok(best)
-    }
-
-    fn adopt(&self, ino: Ino, row: Row) -> Arc<Node> {
-        let node = Arc::new(Node::new(ino, row, false, self.tree.env.instant()));
-        lock(&self.tree.nodes).insert(ino, node.clone());
-        self.tree.dirtied(&node, &mut node.write());
-        node
     }
 
     /// Where a link goes: where it asks to, unless that is taken, gone or inside itself.
@@ -306,6 +309,7 @@ impl Merging<'_> {
         self.tree.index.mark(Marked::Orphan, child.ino, false)?;
         {
             let mut state = child.write();
+            state.marked_orphan(false);
             state.row.linked(entry.link.0);
             if directory {
                 state.row.nlink = state.row.nlink.max(2);
@@ -347,8 +351,11 @@ impl Merging<'_> {
         }
         let held = lock(&self.tree.references).contains_key(&node.ino) || node.read().opens > 0;
         match held {
-            true => self.tree.index.mark(Marked::Orphan, node.ino, true),
-            false => self.tree.purged(node.ino),
+            true => {
+                node.write().marked_orphan(true);
+                self.tree.index.mark(Marked::Orphan, node.ino, true)
+            }
+            false => self.tree.purged(node),
         }
     }
 
@@ -363,7 +370,7 @@ impl Merging<'_> {
         }
         let links = std::mem::take(&mut row.links);
         row.nlink = 0;
-        let node = self.adopt(ino, row);
+        let node = self.tree.adopt(ino, row);
         for link in links {
             let mut entry = self.tree.entry_of(LinkId(link))?;
             entry.child = ino;
@@ -375,6 +382,7 @@ impl Merging<'_> {
         let mut state = old.write();
         // What is written to the old one from now on concerns nobody else.
         state.row.changed = 0;
+        state.marked_orphan(true);
         self.tree.dirtied(old, &mut state);
         drop(state);
         self.tree.index.mark(Marked::Orphan, old.ino, true)?;

@@ -1,6 +1,6 @@
 //! Names: looking up, making, moving, removing and listing.
 
-use crate::error::{Posix, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::{Ino, LinkId};
 use crate::index::entries::EntryRow;
 use crate::record::Kind;
@@ -34,8 +34,17 @@ impl Tree {
     /// # Errors
     /// [`Posix::NoEntry`] and the others of `lookup`.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        let child = self.entry(parent, name)?.ok_or(Posix::NoEntry)?.child;
-        self.attr(child)
+        loop {
+            let child = {
+                let _moving = self.moving_shared();
+                self.entry(parent, name)?.ok_or(Posix::NoEntry)?.child
+            };
+            match self.attr(child) {
+                // It went meanwhile, and another may stand there now.
+                Err(Error::Posix(Posix::Stale)) => {}
+                attr => return attr,
+            }
+        }
     }
 
     /// The directory that holds `dir`; the root holds itself.
@@ -189,11 +198,9 @@ impl Tree {
             self.check_new(to.0, to.1)?;
             return self.carry_out(&moving(&source, to, None, now));
         };
-        if target.link == source.link {
-            return Ok(());
-        }
         match how {
             Rename::NoReplace => Err(Posix::Exists.into()),
+            _ if target.link == source.link => Ok(()),
             Rename::Exchange => {
                 let target_directory = self.kind(target.child)? == Kind::Directory;
                 if target_directory && self.is_inside(from.0, target.child)? {
@@ -230,9 +237,7 @@ impl Tree {
         });
         // A file that went meanwhile is no error of the listing.
         listed
-            .filter(|entry: &Result<Entry>| {
-                !matches!(entry, Err(crate::Error::Posix(Posix::Stale)))
-            })
+            .filter(|entry: &Result<Entry>| !matches!(entry, Err(Error::Posix(Posix::Stale))))
             .collect()
     }
 
@@ -286,7 +291,7 @@ impl Tree {
     /// Appends a change and applies it; the caller holds the gate and the names.
     pub(super) fn carry_out(&self, op: &Op) -> Result<()> {
         let at = self.append(&op.encode())?.position;
-        self.apply(op, at)
+        self.applied(self.apply(op, at))
     }
 
     fn make(&self, caller: &Caller, parent: Ino, name: &[u8], wish: &Wish<'_>) -> Result<Attr> {
@@ -334,7 +339,7 @@ impl Tree {
     fn remove(&self, entry: &EntryRow) -> Result<()> {
         let op = Op::Unlink { link: entry.link.0, now: self.now() };
         let at = self.append_reserved(&op.encode())?;
-        self.apply(&op, at)?;
+        self.applied(self.apply(&op, at))?;
         self.purge_if_unreachable(entry.child)
     }
 
@@ -344,7 +349,7 @@ impl Tree {
             return Ok(());
         }
         let node = match self.node(ino) {
-            Err(crate::Error::Posix(Posix::Stale)) => return Ok(()),
+            Err(Error::Posix(Posix::Stale)) => return Ok(()),
             node => node?,
         };
         let held = {
@@ -354,8 +359,8 @@ impl Tree {
         if held || ino == Ino::ROOT {
             return Ok(());
         }
-        self.append_reserved(&Op::Purge { ino: ino.0 }.encode())?;
-        self.purged(ino)
+        self.check_whole()?;
+        self.applied(self.purged(&node))
     }
 
     fn check_new(&self, parent: Ino, name: &[u8]) -> Result<()> {

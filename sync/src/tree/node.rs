@@ -1,6 +1,5 @@
 //! A file as the tree holds it: its row, and what is known of it in memory alone.
 
-use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use minicbor::{Decode, Encode};
@@ -114,12 +113,16 @@ pub struct State {
     pub row: Row,
     /// The index does not have this row yet.
     pub dirty: bool,
+    /// The index has a row of it, older or not.
+    pub stored: bool,
     /// The index says that content is staged.
     pub marked_staged: bool,
+    /// It lost its last name.
+    pub orphan: bool,
+    /// The index says so.
+    pub marked_orphan: bool,
     /// The last record about it.
     pub position: Position,
-    /// Data segments its bytes were staged in since the last sync.
-    pub segments: BTreeSet<u32>,
     /// Times the kernel has it open.
     pub opens: u32,
     /// When its oldest unsealed byte came.
@@ -244,6 +247,18 @@ const DIRECTORY_BYTES: u64 = 4096;
 /// The unit in which used space is told.
 const BLOCK_BYTES: u64 = 4096;
 
+impl State {
+    /// Notes whether a file that had a name has none any more.
+    pub(super) fn orphan_if_nameless(&mut self) {
+        self.orphan = self.row.nlink == 0;
+    }
+
+    /// Notes what the index says of it now.
+    pub(super) fn marked_orphan(&mut self, orphan: bool) {
+        (self.orphan, self.marked_orphan) = (orphan, orphan);
+    }
+}
+
 impl Node {
     /// A node with this row.
     pub fn new(ino: Ino, row: Row, dirty: bool, now: Instant) -> Self {
@@ -251,9 +266,11 @@ impl Node {
         let state = State {
             row,
             dirty,
+            stored: !dirty,
             marked_staged: staged && !dirty,
+            orphan: false,
+            marked_orphan: false,
             position: Position(0),
-            segments: BTreeSet::new(),
             opens: 0,
             dirty_since: staged.then_some(now),
             written: now,
@@ -261,6 +278,12 @@ impl Node {
             gone: false,
         };
         Self { ino, state: RwLock::new(state) }
+    }
+
+    /// Whether it must stay in memory: the index does not have it, or the kernel has it open.
+    pub(super) fn is_held(&self) -> bool {
+        let state = self.read();
+        state.dirty || state.opens > 0
     }
 
     /// Looks at it.

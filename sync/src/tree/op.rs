@@ -114,20 +114,47 @@ pub(super) enum Op {
         #[n(4)]
         now: TimeNs,
     },
-    /// A file nobody can reach any more is forgotten.
-    #[n(9)]
-    Purge {
+    /// An extended attribute is set to a value too long for a record, staged in these blocks.
+    #[n(10)]
+    LongXattr {
         #[n(0)]
         ino: u64,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        #[n(2)]
+        places: Vec<Place>,
+        #[n(3)]
+        now: TimeNs,
     },
+    /// A range of a file has the bytes that another range had then.
+    #[n(11)]
+    Share(#[n(0)] Shared),
     /// Content stays on this computer, or may go again.
-    #[n(10)]
+    #[n(9)]
     Pin {
         #[n(0)]
         ino: u64,
         #[n(1)]
         pinned: bool,
     },
+}
+
+/// Bytes that two ranges share from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct Shared {
+    #[n(0)]
+    pub(super) from: u64,
+    #[n(1)]
+    pub(super) start: u64,
+    #[n(2)]
+    pub(super) to: u64,
+    #[n(3)]
+    pub(super) at: u64,
+    #[n(4)]
+    pub(super) len: u64,
+    #[n(5)]
+    pub(super) now: TimeNs,
 }
 
 /// A new file.
@@ -184,6 +211,9 @@ pub(super) struct Attrs {
     pub(super) ctime: Option<TimeNs>,
     #[n(8)]
     pub(super) crtime: Option<TimeNs>,
+    /// The access list that goes with the mode; an empty one is none.
+    #[cbor(n(9), with = "minicbor::bytes")]
+    pub(super) access: Option<Vec<u8>>,
 }
 
 /// A record as it is read back.
@@ -200,6 +230,13 @@ pub(super) struct Write<'a> {
     pub(super) offset: u64,
     pub(super) now: TimeNs,
     pub(super) data: &'a [u8],
+}
+
+impl Shared {
+    /// Where the bytes come from.
+    pub(super) fn range(&self) -> std::ops::Range<u64> {
+        self.start..self.start + self.len
+    }
 }
 
 impl Op {

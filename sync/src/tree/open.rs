@@ -1,7 +1,7 @@
 //! Opening a tree: the index as it stands, and the journal behind it.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use rdrivefs_remote::env::Env;
@@ -9,12 +9,12 @@ use rdrivefs_remote::env::Env;
 use crate::error::Result;
 use crate::id::{DeviceNumber, FileId, Ino};
 use crate::index::Index;
-use crate::index::nodes::Marked;
-use crate::journal::{Journal, Position};
+use crate::index::nodes::{FILES, Marked};
+use crate::journal::{Journal, Position, Replay};
 use crate::record::Kind;
 use crate::seal::Key;
 use crate::tree::core::{Chunks, Tree, lock};
-use crate::tree::node::{Node, Row};
+use crate::tree::node::Row;
 use crate::tree::upkeep_state::{APPLIED, COUNTER, Upkeep};
 
 impl Tree {
@@ -31,9 +31,26 @@ impl Tree {
         key: &Key,
         chunks: Arc<dyn Chunks>,
     ) -> Result<Self> {
+        let journal = |applied| Journal::open(journal_dir, key, &env, applied);
+        Self::open_with(env.clone(), device, index, dir, journal, chunks)
+    }
+
+    /// As [`Tree::open`], with a journal that is opened at a given position.
+    ///
+    /// # Errors
+    /// As [`Tree::open`].
+    pub fn open_with(
+        env: Env,
+        device: DeviceNumber,
+        index: Arc<Index>,
+        dir: &Path,
+        journal: impl FnOnce(Position) -> Result<(Journal, Replay)>,
+        chunks: Arc<dyn Chunks>,
+    ) -> Result<Self> {
         let applied = Position(index.number(APPLIED)?.unwrap_or(0).cast_unsigned());
         let counter = index.number(COUNTER)?.unwrap_or(1).cast_unsigned();
-        let (journal, replay) = Journal::open(journal_dir, key, &env, applied)?;
+        let files = index.number(FILES)?.unwrap_or(0);
+        let (journal, replay) = journal(applied)?;
         let tree = Self {
             upkeep: Mutex::new(Upkeep::new(applied, env.instant())),
             env,
@@ -44,11 +61,16 @@ impl Tree {
             dir: dir.to_owned(),
             gate: RwLock::default(),
             names: Mutex::default(),
+            moving: RwLock::default(),
             nodes: Mutex::default(),
+            forgotten: AtomicU64::new(0),
             dirty: Mutex::default(),
             staged: Mutex::default(),
             references: Mutex::default(),
+            sealing: Mutex::default(),
             counter: AtomicU64::new(counter),
+            files: AtomicI64::new(files),
+            failed: AtomicBool::new(false),
             heard: OnceLock::new(),
         };
         tree.found_root()?;
@@ -65,7 +87,11 @@ impl Tree {
         if replayed > 0 {
             tracing::info!(records = replayed, "the journal was replayed");
         }
-        for ino in tree.index.marked(Marked::Orphan)? {
+        // Nobody holds anything yet, so files without names go: those of before, and those that a
+        // replayed record took the last name from.
+        let dirty: Vec<_> = lock(&tree.dirty).values().cloned().collect();
+        let nameless = dirty.iter().filter(|node| node.read().orphan).map(|node| node.ino);
+        for ino in tree.index.marked(Marked::Orphan)?.into_iter().chain(nameless) {
             tree.purge_if_unreachable(ino)?;
         }
         tree.flush()?;
@@ -80,9 +106,7 @@ impl Tree {
         let gid = rustix::process::getegid().as_raw();
         let mut row = Row::new(Kind::Directory, 0o755, uid, gid, self.now());
         row.parent = Ino::first(FileId::ROOT).0;
-        let node = Arc::new(Node::new(Ino::ROOT, row, false, self.env.instant()));
-        lock(&self.nodes).insert(Ino::ROOT, node.clone());
-        self.dirtied(&node, &mut node.write());
+        self.adopt(Ino::ROOT, row);
         Ok(())
     }
 }

@@ -156,7 +156,7 @@ impl Publishing<'_> {
     /// Of the index.
     pub fn finish(self) -> Result<()> {
         self.tree.flush_alone()?;
-        self.tree.index.checkpoint()
+        self.tree.index.make_durable()
     }
 
     fn draft(&self, pending: Pending) -> Result<Option<Draft>> {

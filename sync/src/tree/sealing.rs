@@ -1,5 +1,6 @@
 //! What sealing needs from the tree: which files are ripe, their bytes, and where these lie then.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct SealJob {
     /// Whether it is still being written at its end: what is not yet cut there is left for later.
     pub streaming: bool,
     before: Extents,
+    /// While this is alive, the journal keeps the segments of `before`.
+    _segments: Arc<BTreeSet<u32>>,
 }
 
 /// Where the bytes of a sealed file lie.
@@ -86,6 +89,8 @@ impl Tree {
             if state.row.unsealed() == 0 || state.row.kind != Kind::File || state.gone {
                 return Ok(None);
             }
+            let segments = Arc::new(state.row.extents.segments().collect());
+            lock(&self.sealing).push(Arc::downgrade(&segments));
             let lately = self.env.instant().since(state.written) < QUIET_FOR;
             SealJob {
                 node: node.clone(),
@@ -93,6 +98,7 @@ impl Tree {
                 runs: state.row.extents.unsealed_runs(),
                 streaming: state.opens > 0 && lately,
                 before: state.row.extents.clone(),
+                _segments: segments,
             }
         };
         Ok(Some(job))
@@ -118,13 +124,15 @@ impl Tree {
         match content {
             NewContent::Inline(bytes) => {
                 let all = 0..job.size;
-                let part = |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
+                let part =
+                    |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
                 extents.replace_unchanged(&all, &job.before, |now| Source::Bytes(part(now)));
             }
             NewContent::Chunks(chunks) => {
                 for (range, place) in chunks {
                     extents.replace_unchanged(&range, &job.before, |now| {
-                        let skip = u32::try_from(now.start - range.start).expect("a chunk is small");
+                        let skip =
+                            u32::try_from(now.start - range.start).expect("a chunk is small");
                         Source::chunk(place, skip)
                     });
                 }

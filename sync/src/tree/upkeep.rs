@@ -1,19 +1,17 @@
 //! Upkeep: writing memory behind the journal, and freeing the journal behind the index.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::index::nodes::{Marked, Pending};
-use crate::tree::core::{CLEAN_NODES_MAX, Tree, lock};
-use crate::tree::extents::Source;
+use crate::index::nodes::{FILES, Marked, Pending};
+use crate::journal::Position;
+use crate::tree::core::{Tree, lock};
 use crate::tree::node::Node;
 use crate::tree::upkeep_state::{APPLIED, COUNTER};
 use crate::tree::words::Statfs;
-
-/// How long written bytes may be without being durable when nobody asked for it.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the index is made durable so that the journal can be freed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -52,27 +50,16 @@ impl Tree {
         Unsealed { bytes, files: staged.len() as u64 }
     }
 
-    /// Does what is due: syncs the journal, writes the index, frees the journal, forgets files that
-    /// need not be in memory.
+    /// Does what is due: syncs the journal, writes the index, frees the journal.
     ///
     /// # Errors
     /// Of the disk; what was not done is tried again.
     pub fn maintain(&self) -> Result<()> {
-        let now = self.env.instant();
-        let (sync_due, checkpoint_due) = {
-            let upkeep = lock(&self.upkeep);
-            let age = now.since(upkeep.checkpointed);
-            let long = self.journal.bytes_used() > JOURNAL_BYTES_MAX;
-            (now.since(upkeep.synced) >= SYNC_EVERY, age >= CHECKPOINT_EVERY || long)
-        };
-        if sync_due && self.journal.confirmed() < self.journal.last() {
-            self.sync_all()?;
-        }
         self.flush()?;
-        if checkpoint_due {
+        let age = self.env.instant().since(lock(&self.upkeep).checkpointed);
+        if age >= CHECKPOINT_EVERY || self.journal.bytes_used() > JOURNAL_BYTES_MAX {
             self.checkpoint()?;
         }
-        self.forget_clean();
         Ok(())
     }
 
@@ -81,20 +68,7 @@ impl Tree {
     /// # Errors
     /// When it is not durable.
     pub fn sync_all(&self) -> Result<()> {
-        let last = self.journal.last();
-        let nodes: Vec<_> = lock(&self.staged).values().cloned().collect();
-        let mut segments = BTreeSet::new();
-        for node in &nodes {
-            segments.append(&mut node.write().segments);
-        }
-        let numbers: Vec<u32> = segments.into_iter().collect();
-        let synced = self.journal.sync(last, &numbers);
-        if synced.is_err() {
-            nodes.iter().for_each(|node| node.write().segments.extend(&numbers));
-        }
-        let _receipt = synced?;
-        lock(&self.upkeep).synced = self.env.instant();
-        Ok(())
+        self.journal.sync(self.journal.last(), &[]).map(drop)
     }
 
     /// Writes everything that changed into the index, which then stands at an exact position of
@@ -103,21 +77,21 @@ impl Tree {
     /// # Errors
     /// Of the index; nothing is lost, since the journal has it.
     pub fn flush(&self) -> Result<()> {
+        // The bulk of the sync is done before anybody is held up.
+        self.sync_all()?;
         let _gate = self.alone();
         self.flush_alone()
     }
 
     /// As [`Tree::flush`]; the caller has the gate to itself.
     pub(super) fn flush_alone(&self) -> Result<()> {
+        self.check_whole()?;
         let at = self.journal.last();
+        // Must: the index may reach the disk at any time after its commit, and what it says lies in
+        // the journal must be there then.
+        let _receipt = self.journal.sync(at, &[])?;
         let nodes: Vec<Arc<Node>> = lock(&self.dirty).values().cloned().collect();
-        for node in &nodes {
-            self.write_row(node)?;
-        }
-        self.index.set_number(APPLIED, at.0.cast_signed())?;
-        let counter = self.counter.load(std::sync::atomic::Ordering::Relaxed);
-        self.index.set_number(COUNTER, counter.cast_signed())?;
-        self.index.commit()?;
+        self.write_rows(&nodes, at)?;
         for node in &nodes {
             node.write().dirty = false;
         }
@@ -131,9 +105,16 @@ impl Tree {
     /// # Errors
     /// Of the disk.
     pub fn checkpoint(&self) -> Result<()> {
-        let applied = lock(&self.upkeep).applied;
-        self.index.checkpoint()?;
-        let live = self.live_segments();
+        let (applied, mut live) = {
+            let _gate = self.alone();
+            self.flush_alone()?;
+            (lock(&self.upkeep).applied, self.live_segments())
+        };
+        self.index.make_durable()?;
+        // What the durable index knows to lie in the journal stays, overwritten since or not: the
+        // record that says so may yet be lost. And nobody may be about to name what was staged.
+        let _gate = self.alone();
+        live.append(&mut self.live_segments());
         self.journal.free(applied, |segment| live.contains(&segment))?;
         let mut upkeep = lock(&self.upkeep);
         upkeep.durable = applied;
@@ -154,7 +135,7 @@ impl Tree {
             blocks: (disk.f_blocks * disk.f_frsize / BLOCK_BYTES).max(free),
             bfree: free,
             bavail: free,
-            files: self.index.node_count()? + FILES_FREE,
+            files: self.files.load(Ordering::Relaxed).unsigned_abs() + FILES_FREE,
             ffree: FILES_FREE,
             bsize: BLOCK_BYTES as u32,
             namelen: 255,
@@ -171,16 +152,27 @@ impl Tree {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_row(&self, node: &Arc<Node>) -> Result<()> {
+    fn write_rows(&self, nodes: &[Arc<Node>], at: Position) -> Result<()> {
+        nodes.iter().try_for_each(|node| self.write_row(node))?;
+        let counter = self.counter.load(Ordering::Relaxed);
+        self.index.set_number(APPLIED, at.0.cast_signed())?;
+        self.index.set_number(COUNTER, counter.cast_signed())?;
+        self.index.set_number(FILES, self.files.load(Ordering::Relaxed))?;
+        self.index.commit()
+    }
+
+    fn write_row(&self, node: &Node) -> Result<()> {
         let mut state = node.write();
-        if state.gone {
-            return Ok(());
-        }
         self.index.set_node(node.ino, &state.row.encode())?;
+        state.stored = true;
         let staged = state.row.unsealed() > 0;
         if staged != state.marked_staged {
             self.index.mark(Marked::Staged, node.ino, staged)?;
             state.marked_staged = staged;
+        }
+        if state.orphan != state.marked_orphan {
+            self.index.mark(Marked::Orphan, node.ino, state.orphan)?;
+            state.marked_orphan = state.orphan;
         }
         if state.row.changed != 0 {
             self.index.set_pending(Pending::Node(node.ino), true)?;
@@ -188,30 +180,18 @@ impl Tree {
         Ok(())
     }
 
+    /// Segments of the journal in which files, or those who seal them, have bytes.
     fn live_segments(&self) -> BTreeSet<u32> {
-        let nodes: Vec<_> = lock(&self.staged).values().cloned().collect();
         let mut live = BTreeSet::new();
+        lock(&self.sealing).retain(|segments| {
+            let segments = segments.upgrade();
+            live.extend(segments.iter().flat_map(|segments| segments.iter().copied()));
+            segments.is_some()
+        });
+        let nodes: Vec<_> = lock(&self.staged).values().cloned().collect();
         for node in nodes {
-            for (_, extent) in node.read().row.extents.iter() {
-                if let Source::Staged { place, .. } = &extent.source {
-                    live.insert(place.segment);
-                }
-            }
+            live.extend(node.read().row.extents.segments());
         }
         live
-    }
-
-    /// Forgets files that are as the index has them and that nobody is at.
-    fn forget_clean(&self) {
-        let mut nodes = lock(&self.nodes);
-        if nodes.len() <= CLEAN_NODES_MAX {
-            return;
-        }
-        nodes.retain(|_, node| {
-            Arc::strong_count(node) > 1 || {
-                let state = node.read();
-                state.dirty || state.opens > 0
-            }
-        });
     }
 }

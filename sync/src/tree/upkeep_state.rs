@@ -17,12 +17,10 @@ pub(super) struct Upkeep {
     pub(super) durable: Position,
     /// When the index was last made durable.
     pub(super) checkpointed: Instant,
-    /// When the journal was last synced without being asked.
-    pub(super) synced: Instant,
 }
 
 impl Upkeep {
     pub(super) fn new(applied: Position, now: Instant) -> Self {
-        Self { applied, durable: applied, checkpointed: now, synced: now }
+        Self { applied, durable: applied, checkpointed: now }
     }
 }

@@ -13,8 +13,11 @@ use crate::tree::words::SetXattr;
 /// Longest name, as Linux has it.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Longest value: it goes, with its name, into one record of the journal.
-const VALUE_BYTES_MAX: usize = 60 << 10;
+/// Longest value, as Linux has it.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// The longest value that goes, with its name, into one record of the journal.
+const RECORD_BYTES_MAX: usize = 60 << 10;
 
 /// An extended attribute as the index has it: removed ones stay until that is published.
 pub(super) struct XattrRow {
@@ -85,13 +88,11 @@ impl Tree {
         let node = self.node(ino)?;
         let mode = node.read().row.mode;
         let (mode, minimal) = acl::mode_of(value, mode)?;
-        let attrs = Attrs { ino: ino.0, mode: Some(mode), ctime: Some(now), ..Attrs::default() };
-        self.carry_out(&Op::Attr(Box::new(attrs)))?;
-        let value = (!minimal).then(|| value.to_vec());
-        if value.is_none() && !there {
-            return Ok(());
-        }
-        self.record_xattr(ino, name, value, now)
+        // A list that says no more than the mode is none; one that is there goes.
+        let access = if minimal { there.then(Vec::new) } else { Some(value.to_vec()) };
+        let (mode, ctime) = (Some(mode), Some(now));
+        let attrs = Attrs { ino: ino.0, mode, ctime, access, ..Attrs::default() };
+        self.carry_out(&Op::Attr(Box::new(attrs)))
     }
 
     /// Removes an extended attribute.
@@ -105,13 +106,20 @@ impl Tree {
         self.record_xattr(ino, name, None, self.now())
     }
 
-    pub(super) fn record_xattr(
+    fn record_xattr(
         &self,
         ino: Ino,
         name: &[u8],
         value: Option<Vec<u8>>,
         now: TimeNs,
     ) -> Result<()> {
+        if let Some(value) = value.as_ref().filter(|value| value.len() > RECORD_BYTES_MAX) {
+            let places = self.journal.stage(ino.0, value)?;
+            let op = Op::LongXattr { ino: ino.0, name: name.to_vec(), places, now };
+            let Op::LongXattr { places, .. } = &op else { unreachable!("it was just made") };
+            let at = self.append_naming(&op.encode(), places)?;
+            return self.applied(self.xattr_set(ino, name, Some(value), at, now));
+        }
         self.carry_out(&Op::Xattr { ino: ino.0, name: name.to_vec(), value, now })
     }
 

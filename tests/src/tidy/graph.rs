@@ -178,6 +178,10 @@ impl<'ast> Visit<'ast> for Paths {
         self.walk(&mut Vec::new(), &item.tree);
     }
 
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {
+        // Who may see an item is no import.
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|s| s.ident.to_string()).collect();
         if segments.first().is_some_and(|first| matches!(first.as_str(), "crate" | "super")) {

@@ -4,8 +4,10 @@ use rdrivefs_sync::Result;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::tree::Tree;
 
-use super::Core;
-use super::words::{Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs};
+use super::core::Core;
+use super::core::words::{
+    Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs,
+};
 
 impl Core for Tree {
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
