@@ -28,6 +28,7 @@ mod keeper;
 pub mod status;
 mod session;
 mod space;
+mod ledger;
 pub mod invite;
 pub mod allow;
 mod pace;

@@ -1,8 +1,7 @@
 //! A space: what one drive keeps on this node, within its quota.
 //!
-//! Every byte is reserved before the first one is taken, and a reservation ends with the request
-//! that made it; so used and reserved together never exceed the quota, whatever races. Membership
-//! entries have an allowance of their own, because revoking a device must work in a full space.
+//! Every byte is reserved in the ledger before the first one is taken. Membership entries have an
+//! allowance of their own, because revoking a device must work in a full space.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use crate::identity::{DriveId, PublicKey};
 use crate::logs::directory::DirectoryLogs;
 use crate::logs::{Logs, READ_BYTES_MAX};
 use crate::member::Membership;
+use crate::node::ledger::{Ledger, Turns};
 use crate::proof::Outboard;
 use crate::store::directory::DirectoryStore;
 use crate::store::{Body, Space as Used, Store};
@@ -28,8 +28,6 @@ use crate::store::{Body, Space as Used, Store};
 const MEMBERSHIP_BYTES_MAX: u64 = 32 << 20;
 /// Logs of one drive; each device has two for each of its lives.
 const LOGS_MAX: usize = crate::wire::HEADS_MAX;
-/// No limit.
-const UNLIMITED: u64 = u64::MAX;
 
 /// One drive's blobs, logs, membership and quota.
 pub(super) struct Space {
@@ -39,27 +37,14 @@ pub(super) struct Space {
     blobs: DirectoryStore,
     logs: DirectoryLogs,
     membership: RwLock<Arc<Membership>>,
-    quota: AtomicU64,
-    /// Bytes of commit logs, and of membership logs.
-    commit_bytes: AtomicU64,
+    /// Blobs with their outboards, and commit logs.
+    ledger: Arc<Ledger>,
+    /// Who puts or deletes a blob holds its turn, so that each byte is counted once.
+    turns: Turns<BlobId>,
+    /// Bytes of membership logs.
     member_bytes: AtomicU64,
-    /// Bytes of puts and appends under way; grows only under `reserving`.
-    reserved: AtomicU64,
-    reserving: Mutex<()>,
     /// One append at a time, so that what was checked still holds when it is written.
     appending: Mutex<()>,
-}
-
-/// Bytes set aside until this is dropped.
-pub(super) struct Reservation {
-    space: Arc<Space>,
-    bytes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.space.reserved.fetch_sub(self.bytes, Ordering::SeqCst);
-    }
 }
 
 impl Space {
@@ -73,25 +58,23 @@ impl Space {
             Ok::<_, Error>((blobs, logs))
         });
         let (blobs, logs) = opened.await.expect("opening a space does not panic")?;
-        let space = Self {
+        let mut space = Self {
             drive,
             root,
             env: env.clone(),
             blobs,
             logs,
             membership: RwLock::new(Arc::new(Membership::replay(drive, &root, &[])?)),
-            quota: AtomicU64::new(UNLIMITED),
-            commit_bytes: AtomicU64::new(0),
+            ledger: Ledger::new(0),
+            turns: Turns::default(),
             member_bytes: AtomicU64::new(0),
-            reserved: AtomicU64::new(0),
-            reserving: Mutex::default(),
             appending: Mutex::default(),
         };
-        let total = dir_bytes(&dir.join("logs"));
         let entries = space.membership_entries().await?;
         let member = entries.iter().map(|entry| entry.encode().len() as u64).sum();
         space.member_bytes.store(member, Ordering::SeqCst);
-        space.commit_bytes.store(total.saturating_sub(member), Ordering::SeqCst);
+        let logs = dir_bytes(&dir.join("logs")).saturating_sub(member);
+        space.ledger = Ledger::new(space.blobs.space().await?.used + logs);
         *space.membership.write().await = Arc::new(Membership::replay(drive, &root, &entries)?);
         Ok(Arc::new(space))
     }
@@ -113,11 +96,11 @@ impl Space {
     }
 
     pub(super) fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::SeqCst)
+        self.ledger.reserved()
     }
 
     pub(super) fn set_quota(&self, quota: Option<u64>) {
-        self.quota.store(quota.unwrap_or(UNLIMITED), Ordering::SeqCst);
+        self.ledger.set_limit(quota);
     }
 
     pub(super) async fn membership(&self) -> Arc<Membership> {
@@ -131,21 +114,25 @@ impl Space {
 
     /// What is used, logs included, and allowed.
     pub(super) async fn used(&self) -> Result<Used> {
-        let blobs = self.blobs.space().await?;
-        let used = blobs.used + self.commit_bytes.load(Ordering::SeqCst);
-        let quota = self.quota.load(Ordering::SeqCst);
-        Ok(Used { used, quota: (quota != UNLIMITED).then_some(quota), blobs: blobs.blobs })
+        let blobs = self.blobs.space().await?.blobs;
+        Ok(Used { used: self.ledger.used(), quota: self.ledger.limit(), blobs })
     }
 
     /// Stores a blob within the quota.
-    pub(super) async fn put(self: &Arc<Self>, id: BlobId, body: Body) -> Result<()> {
-        let needed = body.len.saturating_add(Outboard::encoded_len(body.len));
-        let _reservation = self.reserve(needed).await?;
-        self.blobs.put(id, body).await
+    pub(super) async fn put(&self, id: BlobId, body: Body) -> Result<()> {
+        let _turn = self.turns.take(id).await;
+        if self.length(id).await?.is_some() {
+            // It is written again, which heals a rotten one, and takes no more room.
+            return self.blobs.put(id, body).await;
+        }
+        let reservation = self.ledger.reserve(with_outboard(body.len))?;
+        self.blobs.put(id, body).await?;
+        reservation.keep();
+        Ok(())
     }
 
     /// Appends an entry of an author who belongs to the drive; tells whether members changed.
-    pub(super) async fn append(self: &Arc<Self>, entry: Bytes) -> Result<bool> {
+    pub(super) async fn append(&self, entry: Bytes) -> Result<bool> {
         let entry = Entry::from_bytes(entry)?;
         let _turn = self.appending.lock().await;
         let membership = self.membership().await;
@@ -161,11 +148,7 @@ impl Space {
 
     /// Checks that `device` belongs to the drive, by what is stored and what it shows; what it
     /// shows is stored if so. Tells whether members changed.
-    pub(super) async fn certify(
-        self: &Arc<Self>,
-        device: &PublicKey,
-        shown: Vec<Bytes>,
-    ) -> Result<bool> {
+    pub(super) async fn certify(&self, device: &PublicKey, shown: Vec<Bytes>) -> Result<bool> {
         let _turn = self.appending.lock().await;
         let mut fresh = Vec::new();
         let mut entries = self.membership_entries().await?;
@@ -212,7 +195,15 @@ impl Space {
         if retain_ms > 0 && self.age_ms(&id)?.is_some_and(|age| age < retain_ms) {
             return Err(Error::Refused(format!("this node holds every blob for {retain_ms} ms")));
         }
-        self.blobs.delete(id).await
+        let _turn = self.turns.take(id).await;
+        let len = self.length(id).await?;
+        self.blobs.delete(id).await?;
+        self.ledger.give_back(len.map_or(0, with_outboard));
+        Ok(())
+    }
+
+    async fn length(&self, id: BlobId) -> Result<Option<u64>> {
+        Ok(self.blobs.has(&[id]).await?.into_iter().next().flatten())
     }
 
     /// How long ago a blob was put, by this node's clock.
@@ -227,20 +218,6 @@ impl Space {
         let put_ms = u64::try_from(put.as_millis()).unwrap_or(u64::MAX);
         // A clock that went back makes the hold longer, never shorter.
         Ok(Some(self.env.wall_ms().0.saturating_sub(put_ms)))
-    }
-
-    /// Sets bytes aside, or says that there are not so many.
-    async fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
-        let _turn = self.reserving.lock().await;
-        let quota = self.quota.load(Ordering::SeqCst);
-        // Reservations are read first: one that ends in between is then counted twice, not never.
-        let reserved = self.reserved.load(Ordering::SeqCst);
-        let used = self.used().await?.used.saturating_add(reserved);
-        if used.saturating_add(bytes) > quota {
-            return Err(Error::Quota { used, quota });
-        }
-        self.reserved.fetch_add(bytes, Ordering::SeqCst);
-        Ok(Reservation { space: self.clone(), bytes })
     }
 
     fn check_author(&self, entry: &Entry, membership: &Membership) -> Result<()> {
@@ -264,7 +241,7 @@ impl Space {
     }
 
     /// Appends within the bounds; the caller holds `appending`.
-    async fn append_checked(self: &Arc<Self>, entry: &Entry) -> Result<()> {
+    async fn append_checked(&self, entry: &Entry) -> Result<()> {
         let bytes = entry.encode();
         let len = bytes.len() as u64;
         let heads = self.logs.heads().await?;
@@ -276,17 +253,17 @@ impl Space {
             // Again, or a conflict: in neither case does the log grow.
             return self.logs.append(bytes).await;
         }
-        let (counter, _reservation) = match entry.log.kind {
-            LogKind::Commits => (&self.commit_bytes, Some(self.reserve(len).await?)),
-            LogKind::Membership => {
-                if self.member_bytes.load(Ordering::SeqCst) + len > MEMBERSHIP_BYTES_MAX {
-                    return Err(Error::Refused("the membership log is full".to_owned()));
-                }
-                (&self.member_bytes, None)
-            }
-        };
+        if entry.log.kind == LogKind::Commits {
+            let reservation = self.ledger.reserve(len)?;
+            self.logs.append(bytes).await?;
+            reservation.keep();
+            return Ok(());
+        }
+        if self.member_bytes.load(Ordering::SeqCst) + len > MEMBERSHIP_BYTES_MAX {
+            return Err(Error::Refused("the membership log is full".to_owned()));
+        }
         self.logs.append(bytes).await?;
-        counter.fetch_add(len, Ordering::SeqCst);
+        self.member_bytes.fetch_add(len, Ordering::SeqCst);
         Ok(())
     }
 
@@ -335,6 +312,10 @@ pub(super) fn certified(root: &PublicKey, device: &PublicKey, shown: &[Bytes]) -
 
 fn stranger() -> Error {
     Error::Refused("this device is not a member of the drive".to_owned())
+}
+
+fn with_outboard(len: u64) -> u64 {
+    len.saturating_add(Outboard::encoded_len(len))
 }
 
 /// The bytes of all files under `dir`.
