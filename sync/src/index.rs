@@ -27,14 +27,11 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Result};
-use crate::index::schema::SCHEMA;
+use crate::index::schema::{SCHEMA, SINCE_1, VERSION};
 use crate::seal::{self, Key};
 
 /// The name under which the largest Lamport time seen is kept.
 pub const LAMPORT: &str = "lamport";
-
-/// The version of the schema; another one is refused.
-const VERSION: i64 = 1;
 
 const VERSION_KEY: &str = "version";
 const KEY_CHECK: &str = "key";
@@ -77,8 +74,8 @@ impl Index {
             e => e.into(),
         };
         let db = Connection::open(path)?;
-        check_version(&db).map_err(damaged)??;
-        prepare(&db).map_err(damaged)?;
+        let version = version(&db).map_err(damaged)??;
+        prepare(&db, version).map_err(damaged)?;
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         let wal = PathBuf::from(wal);
@@ -243,17 +240,18 @@ impl Drop for Index {
     }
 }
 
-/// Looks at the version before anything is written.
-fn check_version(db: &Connection) -> rusqlite::Result<Result<()>> {
+/// The version of what is there, looked at before anything is written.
+fn version(db: &Connection) -> rusqlite::Result<Result<i64>> {
     let begun = "SELECT 1 FROM sqlite_master WHERE name = 'meta'";
     if db.query_row(begun, [], |_| Ok(())).optional()?.is_none() {
-        return Ok(Ok(()));
+        return Ok(Ok(VERSION));
     }
     let version: Option<i64> = db
         .query_row("SELECT value FROM meta WHERE key = ?", [VERSION_KEY], |row| row.get(0))
         .optional()?;
     Ok(match version {
-        None | Some(VERSION) => Ok(()),
+        None => Ok(VERSION),
+        Some(known @ 1..=VERSION) => Ok(known),
         Some(other) => {
             let version = u64::try_from(other).unwrap_or(u64::MAX);
             Err(Error::UnknownVersion { what: "the index".into(), version })
@@ -261,15 +259,18 @@ fn check_version(db: &Connection) -> rusqlite::Result<Result<()>> {
     })
 }
 
-fn prepare(db: &Connection) -> rusqlite::Result<()> {
+fn prepare(db: &Connection, version: i64) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "cache_size", -PAGES_KIB)?;
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
-    db.execute_batch(SCHEMA)?;
-    db.execute_batch("BEGIN IMMEDIATE")
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    if version == 1 {
+        db.execute_batch(SINCE_1)?;
+    }
+    db.execute_batch(SCHEMA)
 }
 
 fn write_back(db: &Connection) -> rusqlite::Result<()> {

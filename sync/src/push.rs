@@ -3,6 +3,7 @@
 //! Must: a layer counts as held only after the remote acknowledged it as durable. A push can stop
 //! anywhere and is taken up again from the index; what a remote turns out to have is not sent twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rdrivefs_remote::env::Env;
@@ -68,13 +69,16 @@ impl Pusher {
         }
     }
 
-    /// Notes what the remote has already; returns the rest.
+    /// Notes what the remote has already; returns the rest. What it was caught without is sent
+    /// whatever it says, since a damaged blob has its name and length still.
     async fn settle_held(&self, remote: &Remote, step: Vec<Candidate>) -> Result<Vec<Candidate>> {
+        let damages = self.index.damages(remote.number)?;
+        let damaged: HashSet<_> = damages.into_iter().map(|damage| damage.layer).collect();
         let ids: Vec<_> = step.iter().map(|(_, layer)| layer.id).collect();
         let held = self.remotes.noted(remote, remote.link.has(&ids).await)?;
         let mut missing = Vec::new();
         for ((number, layer), held) in step.into_iter().zip(held) {
-            if held == Some(layer.len) {
+            if held == Some(layer.len) && !damaged.contains(&number) {
                 self.index.set_held(remote.number, number, self.env.wall_ms())?;
             } else {
                 missing.push((number, layer));

@@ -192,15 +192,16 @@ impl Remotes {
         self.all().into_iter().find(|remote| remote.name == name)
     }
 
-    /// The remotes to ask for a layer: those known to hold it first.
+    /// The remotes to ask for a layer: those known to hold it first, those caught lying last.
     fn likely_holders(&self, layer: &LayerRef) -> Result<Vec<Arc<Remote>>> {
         let holders = match self.index.layer_number(&layer.id)? {
             Some(number) => self.index.holders(number)?,
             None => Vec::new(),
         };
         let mut all = self.all();
-        all.retain(|remote| remote.condition().health != Health::Distrusted);
-        all.sort_by_key(|remote| !holders.contains(&remote.number));
+        // Whatever comes is checked, so even one that was caught is asked before giving up.
+        let distrusted = |remote: &Remote| remote.condition().health == Health::Distrusted;
+        all.sort_by_key(|remote| (distrusted(remote), !holders.contains(&remote.number)));
         Ok(all)
     }
 

@@ -2,19 +2,21 @@
 //!
 //! A sample is a 4 KiB group drawn uniformly over all bytes of the layers a remote should hold,
 //! with fresh randomness. A wrong, missing or refused answer is a failure; an absent remote is not
-//! measured at all. Every audit goes into the ledger. What follows from an audit is decided
-//! elsewhere; here one layer found wanting only loses its mark as held, so that it is sent again.
+//! measured at all. Every audit goes into the ledger. A layer found wanting loses its mark as held,
+//! so that it is sent again, and is named by every audit until that has succeeded or an audit of
+//! everything found it whole.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::Env;
 
 use crate::cache::{Cache, LayerRef};
 use crate::error::Result;
 use crate::index::Index;
 use crate::index::layers::LayerNumber;
-use crate::index::ledger::Audit;
+use crate::index::ledger::{Audit, Damage};
 use crate::progress::Progress;
 use crate::remotes::{Answer, CHALLENGE_BYTES, Remote, Remotes};
 use crate::report::{Phase, Samples};
@@ -31,7 +33,7 @@ pub struct Failure {
     /// The layer.
     pub layer: LayerNumber,
     /// Its name.
-    pub id: rdrivefs_remote::blob::BlobId,
+    pub id: BlobId,
     /// Where in the layer, in bytes; none when the whole layer is gone.
     pub offset: Option<u64>,
     /// Which check failed.
@@ -104,7 +106,18 @@ impl Verifier {
             }
         }
         drop(draws);
-        self.settle(remote, &found, only.is_none())?;
+        let whole = matches!(samples, Samples::All) && found.silent.is_none();
+        self.settle_damage(remote, &field, whole, &mut found)?;
+        if found.samples > 0 && (only.is_none() || !found.failures.is_empty()) {
+            let audit = Audit {
+                at: self.env.wall_ms().0,
+                samples: found.samples,
+                failures: found.failures.len() as u64,
+                bytes: found.bytes,
+                whole: whole && only.is_none(),
+            };
+            self.index.add_audit(remote.number, &audit)?;
+        }
         Ok(found)
     }
 
@@ -127,7 +140,12 @@ impl Verifier {
         for batch in targets.chunks(BATCH) {
             let asked: Vec<_> = batch.iter().map(|(_, layer)| (*layer, draw(layer))).collect();
             let answers = self.remotes.challenge(remote, &asked).await;
-            for ((number, _), answer) in batch.iter().zip(answers) {
+            for (((number, _), (_, offset)), answer) in batch.iter().zip(asked).zip(answers) {
+                if let Answer::Wrong(_) = answer {
+                    let (at, offset) = (self.env.wall_ms(), Some(offset));
+                    let damage = Damage { layer: *number, at, offset };
+                    self.index.add_damage(remote.number, &damage)?;
+                }
                 if let Answer::Wrong(why) | Answer::None(why) = answer {
                     unproven.entry(*number).or_insert(why);
                 }
@@ -207,18 +225,34 @@ impl Verifier {
         }
     }
 
-    fn settle(&self, remote: &Remote, found: &Found, whole: bool) -> Result<()> {
-        for failure in &found.failures {
-            self.index.unset_held(remote.number, failure.layer)?;
+    /// Remembers what is damaged, and names what was damaged before; what an audit of everything
+    /// found whole again counts as held.
+    fn settle_damage(
+        &self,
+        remote: &Remote,
+        field: &Field,
+        whole: bool,
+        found: &mut Found,
+    ) -> Result<()> {
+        let at = self.env.wall_ms();
+        let failed: HashSet<_> = found.failures.iter().map(|failure| failure.layer).collect();
+        for damage in self.index.damages(remote.number)? {
+            let Some(id) = field.id(damage.layer) else { continue };
+            if failed.contains(&damage.layer) {
+                continue;
+            }
+            if whole {
+                self.index.set_held(remote.number, damage.layer, at)?;
+                continue;
+            }
+            let why = "it was found damaged before and has not been sent again since".to_owned();
+            let Damage { layer, offset, .. } = damage;
+            found.failures.push(Failure { layer, id, offset, why });
         }
-        if found.samples > 0 && (whole || !found.failures.is_empty()) {
-            let audit = Audit {
-                at: self.env.wall_ms().0,
-                samples: found.samples,
-                failures: found.failures.len() as u64,
-                bytes: found.bytes,
-            };
-            self.index.add_audit(remote.number, &audit)?;
+        for layer in failed {
+            let first = found.failures.iter().find(|failure| failure.layer == layer);
+            let offset = first.and_then(|failure| failure.offset);
+            self.index.add_damage(remote.number, &Damage { layer, at, offset })?;
         }
         Ok(())
     }
@@ -227,7 +261,7 @@ impl Verifier {
         let mut field = Field { layers: Vec::new(), starts: Vec::new(), bytes: 0 };
         let mut after = LayerNumber(0);
         loop {
-            let step = self.index.layers_held(remote.number, after, STEP_LAYERS)?;
+            let step = self.index.layers_owed(remote.number, after, STEP_LAYERS)?;
             let Some(last) = step.last() else { return Ok(field) };
             after = last.0;
             for (number, id, len) in step {
@@ -248,6 +282,12 @@ impl Field {
             Samples::Count(_) => 0,
             Samples::All => self.layers.iter().map(|(_, l)| l.len.div_ceil(CHALLENGE_BYTES)).sum(),
         }
+    }
+
+    /// The name of a layer of it.
+    fn id(&self, layer: LayerNumber) -> Option<BlobId> {
+        let at = self.layers.binary_search_by_key(&layer, |(number, _)| *number).ok()?;
+        Some(self.layers[at].1.id)
     }
 
     /// The groups to ask for: drawn uniformly over the bytes, or each once.

@@ -68,6 +68,9 @@ pub struct RemoteNumber(pub i64);
 
 const ROW: &str = "layer";
 
+/// The name under which the last number given out is kept.
+const LAST: &str = "layers";
+
 impl LayerSecret {
     /// What opens a layer that was just sealed.
     pub fn of(sealed: &Sealed, epoch: [u8; 32]) -> Self {
@@ -114,15 +117,49 @@ impl Index {
             return Ok(number);
         }
         let row = self.seal_row(ROW, id.as_bytes(), &secret.encode());
+        let number = self.draw_layer_number()?;
         self.with(|db| {
-            db.prepare_cached("INSERT INTO layer (id, len, published, row) VALUES (?, ?, ?, ?)")?
-                .execute(params![id.as_bytes(), len, published, row])?;
-            let number = LayerNumber(db.last_insert_rowid());
+            db.prepare_cached("INSERT INTO layer VALUES (?, ?, ?, ?, ?)")?.execute(params![
+                number.0,
+                id.as_bytes(),
+                len,
+                published,
+                row
+            ])?;
             let mut insert = db.prepare_cached("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?)")?;
             for (n, chunk) in chunks.iter().enumerate() {
                 insert.execute(params![chunk.0, number.0, n])?;
             }
             Ok(number)
+        })
+    }
+
+    /// A number that no layer ever had here, also none that was removed.
+    fn draw_layer_number(&self) -> Result<LayerNumber> {
+        let last = self.with(|db| {
+            db.prepare_cached("SELECT coalesce(max(number), 0) FROM layer")?
+                .query_row([], |row| row.get(0))
+        })?;
+        let number = self.number(LAST)?.unwrap_or(0).max(last) + 1;
+        self.set_number(LAST, number)?;
+        Ok(LayerNumber(number))
+    }
+
+    /// Forgets a layer and its chunks.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn remove_layer(&self, layer: LayerNumber) -> Result<()> {
+        const STATEMENTS: [&str; 4] = [
+            "DELETE FROM chunk WHERE layer = ?",
+            "DELETE FROM held WHERE layer = ?",
+            "DELETE FROM damaged WHERE layer = ?",
+            "DELETE FROM layer WHERE number = ?",
+        ];
+        self.with(|db| {
+            STATEMENTS.iter().try_for_each(|statement| {
+                db.prepare_cached(statement)?.execute([layer.0]).map(drop)
+            })
         })
     }
 
@@ -190,6 +227,26 @@ impl Index {
         )
     }
 
+    /// Layers `remote` should hold, oldest first: those it is known to, and those it was caught
+    /// without.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn layers_owed(
+        &self,
+        remote: RemoteNumber,
+        after: LayerNumber,
+        limit: usize,
+    ) -> Result<Vec<(LayerNumber, BlobId, u64)>> {
+        self.layers_where(
+            "number > ?2 AND (EXISTS (SELECT 1 FROM held WHERE remote = ?1 AND layer = number)
+             OR EXISTS (SELECT 1 FROM damaged WHERE remote = ?1 AND layer = number))",
+            remote,
+            after,
+            limit,
+        )
+    }
+
     /// Layers `remote` is known to hold, oldest first.
     ///
     /// # Errors
@@ -234,25 +291,18 @@ impl Index {
         })
     }
 
-    /// Notes that `remote` acknowledged a layer as durable.
+    /// Notes that `remote` acknowledged a layer as durable, whatever was found before.
     ///
     /// # Errors
     /// Of the database.
     pub fn set_held(&self, remote: RemoteNumber, layer: LayerNumber, at: WallMs) -> Result<()> {
         self.with(|db| {
-            db.prepare_cached("INSERT OR REPLACE INTO held VALUES (?, ?, ?)")?
-                .execute(params![remote.0, layer.0, at.0])
-                .map(drop)
-        })
-    }
-
-    /// Notes that `remote` does not hold a layer after all: it will be pushed again.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub fn unset_held(&self, remote: RemoteNumber, layer: LayerNumber) -> Result<()> {
-        self.with(|db| {
-            db.prepare_cached("DELETE FROM held WHERE remote = ? AND layer = ?")?
+            // A layer that was collected while it was on its way is nobody's.
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO held SELECT ?, number, ? FROM layer WHERE number = ?",
+            )?
+            .execute(params![remote.0, at.0, layer.0])?;
+            db.prepare_cached("DELETE FROM damaged WHERE remote = ? AND layer = ?")?
                 .execute(params![remote.0, layer.0])
                 .map(drop)
         })
@@ -282,7 +332,7 @@ impl Index {
         })
     }
 
-    /// The keyed ids of a layer's chunks that the dedup table knows, with their numbers.
+    /// All layers, oldest first.
     ///
     /// # Errors
     /// Of the database.

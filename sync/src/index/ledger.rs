@@ -1,4 +1,5 @@
-//! The audit ledger: what each remote answered, and when, so that evicting can ask for it later.
+//! The audit ledger: what each remote answered, and when, so that evicting can ask for it later;
+//! and the layers a remote was caught without, which stay named until it holds them again.
 
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use rdrivefs_remote::env::WallMs;
 
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::index::layers::RemoteNumber;
+use crate::index::layers::{LayerNumber, RemoteNumber};
 
 /// One audit of one remote.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,19 @@ pub struct Audit {
     pub failures: u64,
     /// The bytes the samples were drawn from, uniformly.
     pub bytes: u64,
+    /// Every group was asked for once, so no share of it can have been missed.
+    pub whole: bool,
+}
+
+/// A layer that a remote should hold and does not, as a challenge showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Which.
+    pub layer: LayerNumber,
+    /// When it was found, by this computer's clock.
+    pub at: WallMs,
+    /// Where in the layer, in bytes; none when all of it is gone.
+    pub offset: Option<u64>,
 }
 
 /// A remote of this drive as the index keeps it; the row is sealed.
@@ -57,6 +71,7 @@ impl Index {
         self.with(|db| {
             db.execute("DELETE FROM held WHERE remote = ?", [remote.0])?;
             db.execute("DELETE FROM audit WHERE remote = ?", [remote.0])?;
+            db.execute("DELETE FROM damaged WHERE remote = ?", [remote.0])?;
             db.execute("DELETE FROM remote WHERE number = ?", [remote.0]).map(drop)
         })
     }
@@ -87,21 +102,24 @@ impl Index {
     /// Of the database.
     pub fn add_audit(&self, remote: RemoteNumber, audit: &Audit) -> Result<()> {
         self.with(|db| {
-            db.prepare_cached("INSERT INTO audit VALUES (?, ?, ?, ?, ?)")?
-                .execute(params![remote.0, audit.at, audit.samples, audit.failures, audit.bytes])
+            let Audit { at, samples, failures, bytes, whole } = audit;
+            db.prepare_cached("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)")?
+                .execute(params![remote.0, at, samples, failures, bytes, whole])
                 .map(drop)
         })
     }
 
-    /// The newest audit of a remote with at least `samples_min` samples, or with any failure.
+    /// The newest audit of a remote that was whole, had at least `samples_min` samples, or any
+    /// failure.
     ///
     /// # Errors
     /// Of the database.
     pub fn newest_audit(&self, remote: RemoteNumber, samples_min: u64) -> Result<Option<Audit>> {
         self.with(|db| {
             db.prepare_cached(
-                "SELECT at_ms, samples, failures, bytes FROM audit
-                 WHERE remote = ? AND (samples >= ? OR failures > 0) ORDER BY at_ms DESC LIMIT 1",
+                "SELECT at_ms, samples, failures, bytes, whole FROM audit
+                 WHERE remote = ? AND (samples >= ? OR failures > 0 OR whole)
+                 ORDER BY at_ms DESC, rowid DESC LIMIT 1",
             )?
             .query_row(params![remote.0, samples_min], |row| {
                 Ok(Audit {
@@ -109,9 +127,43 @@ impl Index {
                     samples: row.get(1)?,
                     failures: row.get(2)?,
                     bytes: row.get(3)?,
+                    whole: row.get(4)?,
                 })
             })
             .optional()
+        })
+    }
+
+    /// Notes that `remote` does not hold a layer after all: it is sent again, whatever the remote
+    /// says to have, and named until that has succeeded.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn add_damage(&self, remote: RemoteNumber, damage: &Damage) -> Result<()> {
+        let Damage { layer, at, offset } = *damage;
+        self.with(|db| {
+            db.prepare_cached("DELETE FROM held WHERE remote = ? AND layer = ?")?
+                .execute(params![remote.0, layer.0])?;
+            db.prepare_cached("INSERT OR REPLACE INTO damaged VALUES (?, ?, ?, ?)")?
+                .execute(params![remote.0, layer.0, at.0, offset])
+                .map(drop)
+        })
+    }
+
+    /// What a remote was caught without and has not been given again.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn damages(&self, remote: RemoteNumber) -> Result<Vec<Damage>> {
+        self.with(|db| {
+            db.prepare_cached(
+                "SELECT layer, at_ms, offset FROM damaged WHERE remote = ? ORDER BY layer",
+            )?
+            .query_map([remote.0], |row| {
+                let at = WallMs(row.get(1)?);
+                Ok(Damage { layer: LayerNumber(row.get(0)?), at, offset: row.get(2)? })
+            })?
+            .collect()
         })
     }
 }
