@@ -2,8 +2,8 @@
 //!
 //! A commit is applied after everything its maker had seen. It is refused, and its log stays where
 //! it is, when it does not open, breaks the rule of Lamport times or says what no record may say;
-//! the other logs go on. Its records, that it was applied, and its Lamport time are written in one
-//! transaction.
+//! the other logs go on. All that can be refused is looked at before the tree is touched; its
+//! records, that it was applied, and its Lamport time are written in one transaction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rdrivefs_remote::entry::{Entry, LogId};
 use rdrivefs_remote::identity::PublicKey;
 
 use crate::error::{Error, Result};
-use crate::id::DeviceNumber;
+use crate::id::{DeviceNumber, FileId};
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::index::{Index, LAMPORT};
 use crate::keybag::Secrets;
@@ -31,6 +31,12 @@ pub struct Merger {
     index: Arc<Index>,
     tree: Arc<Tree>,
     log: Arc<Log>,
+}
+
+/// A record that can be applied: what it refers to is known.
+enum Resolved {
+    Version(FileId, Version),
+    Other(Record),
 }
 
 impl Merger {
@@ -86,8 +92,9 @@ impl Merger {
         commit.check_lamport(lamports)?;
         let device = self.device(&header.log.author)?;
         let stamp = Stamp { lamport: commit.lamport, device };
+        let resolved = self.resolve(commit.records)?;
         let mut merging = self.tree.merging()?;
-        self.apply_records(&mut merging, commit.records, stamp)?;
+        apply_records(&mut merging, resolved, stamp)?;
         self.index.set_applied(&header.log, header.number)?;
         self.index.set_lamport(&header.log, header.number, stamp.lamport)?;
         let largest = self.index.number(LAMPORT)?.unwrap_or(0).max(stamp.lamport.cast_signed());
@@ -127,51 +134,24 @@ impl Merger {
         Ok(DeviceNumber(member.number))
     }
 
-    /// Tombstones first: what took a place in the same commit finds it free.
-    fn apply_records(
-        &self,
-        merging: &mut Merging<'_>,
-        records: Vec<Record>,
-        stamp: Stamp,
-    ) -> Result<()> {
-        for record in &records {
-            if let Record::Unlink { link, saw, heads } = record {
-                merging.unlink(*link, *saw, heads)?;
+    /// Takes note of the layers, and finds for every version where its bytes lie. A commit that
+    /// is refused here leaves layers known that nothing refers to, which is no harm.
+    fn resolve(&self, records: Vec<Record>) -> Result<Vec<Resolved>> {
+        let mut resolved = Vec::with_capacity(records.len());
+        for record in records {
+            match record {
+                Record::Layer { id, len, key, epoch, nonce, toc } => {
+                    let secret = LayerSecret { key, epoch, nonce, toc };
+                    self.index.add_layer(id, len, &secret, &[], true)?;
+                }
+                Record::Version { file, id, size, mtime, content, .. } => {
+                    let extents = self.extents(content)?;
+                    resolved.push(Resolved::Version(file, Version { id, size, mtime, extents }));
+                }
+                record => resolved.push(Resolved::Other(record)),
             }
         }
-        records.into_iter().try_for_each(|record| self.apply_record(merging, record, stamp))
-    }
-
-    fn apply_record(&self, merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Result<()> {
-        match record {
-            Record::File { file, kind, rdev, target, born } => {
-                merging.file(file, kind, rdev, &target, born)
-            }
-            Record::Attr { file, mode, uid, gid, mtime, .. } => {
-                merging.attributes(file, &Attributes { mode, uid, gid, mtime }, stamp)
-            }
-            Record::Xattr { file, name, value } => {
-                merging.xattr(file, &name, value.as_deref(), stamp)
-            }
-            Record::Link { link, parent, name, file } => {
-                merging.link(link, parent, &name, file, stamp)
-            }
-            Record::Version { file, id, size, mtime, content, .. } => {
-                let extents = self.extents(content)?;
-                merging.version(file, Version { id, size, mtime, extents }, stamp)
-            }
-            Record::Layer { id, len, key, epoch, nonce, toc } => {
-                let secret = LayerSecret { key, epoch, nonce, toc };
-                self.index.add_layer(id, len, &secret, &[], true).map(drop)
-            }
-            // Placement, names of devices and policies have no effect on the tree.
-            Record::Unlink { .. }
-            | Record::Moved { .. }
-            | Record::Held { .. }
-            | Record::Remote { .. }
-            | Record::Device { .. }
-            | Record::Policy { .. } => Ok(()),
-        }
+        Ok(resolved)
     }
 
     fn extents(&self, content: Content) -> Result<Extents> {
@@ -206,5 +186,41 @@ impl Merger {
             at += extent.len;
         }
         Ok(extents)
+    }
+}
+
+/// Tombstones first: what took a place in the same commit finds it free.
+fn apply_records(merging: &mut Merging<'_>, records: Vec<Resolved>, stamp: Stamp) -> Result<()> {
+    for record in &records {
+        if let Resolved::Other(Record::Unlink { link, saw, heads }) = record {
+            merging.unlink(*link, *saw, heads)?;
+        }
+    }
+    records.into_iter().try_for_each(|record| match record {
+        Resolved::Version(file, version) => merging.version(file, version, stamp),
+        Resolved::Other(record) => apply_record(merging, record, stamp),
+    })
+}
+
+fn apply_record(merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Result<()> {
+    match record {
+        Record::File { file, kind, rdev, target, born } => {
+            merging.file(file, kind, rdev, &target, born)
+        }
+        Record::Attr { file, mode, uid, gid, mtime, .. } => {
+            merging.attributes(file, &Attributes { mode, uid, gid, mtime }, stamp)
+        }
+        Record::Xattr { file, name, value } => merging.xattr(file, &name, value.as_deref(), stamp),
+        Record::Link { link, parent, name, file } => merging.link(link, parent, &name, file, stamp),
+        // Versions and layers were resolved, tombstones come first; placement, names of devices
+        // and policies have no effect on the tree.
+        Record::Version { .. }
+        | Record::Layer { .. }
+        | Record::Unlink { .. }
+        | Record::Moved { .. }
+        | Record::Held { .. }
+        | Record::Remote { .. }
+        | Record::Device { .. }
+        | Record::Policy { .. } => Ok(()),
     }
 }

@@ -20,8 +20,9 @@ use crate::tree::xattrs::XattrRow;
 /// The tree held still while records are applied; the kernel hears of it at the end.
 pub struct Merging<'a> {
     tree: &'a Tree,
-    alone: RwLockWriteGuard<'a, ()>,
+    _alone: RwLockWriteGuard<'a, ()>,
     changes: Vec<Change>,
+    finished: bool,
 }
 
 /// Attributes that a record sets.
@@ -57,7 +58,7 @@ impl Tree {
     pub fn merging(&self) -> Result<Merging<'_>> {
         let alone = self.alone();
         self.flush_alone()?;
-        Ok(Merging { tree: self, alone, changes: Vec::new() })
+        Ok(Merging { tree: self, _alone: alone, changes: Vec::new(), finished: false })
     }
 }
 
@@ -244,13 +245,16 @@ impl Merging<'_> {
     ///
     /// # Errors
     /// Of the index.
-    pub fn finish(self) -> Result<()> {
-        let Self { tree, alone, changes } = self;
+    pub fn finish(mut self) -> Result<()> {
+        let tree = self.tree;
         tree.flush_alone()?;
         // What is done here from now on may rest on what came from elsewhere, and the journal has
         // only the former.
         tree.index.make_durable()?;
-        drop(alone);
+        self.finished = true;
+        let changes = std::mem::take(&mut self.changes);
+        // The kernel may ask back at once.
+        drop(self);
         for change in changes {
             tree.tell(change);
         }
@@ -391,6 +395,16 @@ impl Merging<'_> {
 
     fn entry_changed(&mut self, entry: &EntryRow) {
         self.changes.push(Change::Entry { parent: entry.parent, name: entry.name.clone() });
+    }
+}
+
+/// Records half applied must not be committed with what comes next: only a start from the last
+/// commit mends that.
+impl Drop for Merging<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.tree.failed.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 }
 
