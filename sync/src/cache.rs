@@ -195,11 +195,17 @@ impl Cache {
 /// Writes a file under its name only once it is durable; returns the disk bytes it takes.
 fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<u64> {
     let temp = path.with_extension("new");
-    let mut file = File::create(&temp)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temp, path)?;
-    Ok(file.metadata()?.blocks() * 512)
+    let write = || -> std::io::Result<u64> {
+        let mut file = File::create(&temp)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&temp, path)?;
+        Ok(file.metadata()?.blocks() * 512)
+    };
+    write().inspect_err(|_| {
+        // On a full disk even the half of a file is in the way; without it there is none to remove.
+        drop(fs::remove_file(&temp));
+    })
 }
 
 /// Removes half-made files; returns the disk bytes the rest takes.

@@ -93,6 +93,20 @@ impl Parts {
         Ok(sealed)
     }
 
+    /// Writes behind, frees the journal, and where room is short, layers that nobody needs.
+    ///
+    /// # Errors
+    /// Of the index or the disk; what was not done is tried again.
+    pub fn maintain(&self) -> Result<()> {
+        self.tree.maintain()?;
+        self.cache.flush()?;
+        if self.tree.is_cramped()? {
+            let freed = self.sealer.collect()?;
+            tracing::debug!(freed, "room was short");
+        }
+        Ok(())
+    }
+
     /// Sends `remote` what it lacks: layers, then the commits that name them.
     ///
     /// # Errors
@@ -203,7 +217,7 @@ impl Loop {
 
     fn carry_out(&mut self, work: Work) {
         let done = match work {
-            Work::Maintain => self.parts.tree.maintain().and_then(|()| self.parts.cache.flush()),
+            Work::Maintain => self.parts.maintain(),
             Work::Seal => self.seal(),
             Work::Sync(number) => {
                 self.sync(number);

@@ -1,5 +1,7 @@
 //! One error for the floor: what failed, where, and what kind of failure it is.
 
+use std::io::ErrorKind;
+
 use rdrivefs_remote as remote;
 
 /// The result of everything on this floor.
@@ -118,10 +120,14 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with what was being done.
+    /// Wraps an I/O error with what was being done; a full disk or quota is [`Posix::NoSpace`]
+    /// wherever it is met, since those who can make room ask for it.
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
-        move |source| Self::Io { what, source }
+        move |source| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Posix::NoSpace.into(),
+            _ => Self::Io { what, source },
+        }
     }
 
     /// An object of ours that does not open.

@@ -70,7 +70,7 @@ use header::Role;
 use log::Log;
 use place::Run;
 use segment::{Joint, Segment};
-use space::{Ground, io_error, lock};
+use space::{Ground, lock};
 use streams::Streams;
 use write::{Entry, Grant};
 
@@ -130,7 +130,7 @@ impl Journal {
     /// [`Error::Corrupt`] if something that was confirmed and is not applied cannot be read, naming
     /// segment and offset. Nothing was changed then.
     pub fn open(dir: &Path, key: &Key, env: &Env, applied: Position) -> Result<(Self, Replay)> {
-        let disk = Directory::new(dir).map_err(io_error("the journal's directory"))?;
+        let disk = Directory::new(dir).map_err(Error::io("the journal's directory"))?;
         Self::open_on(Arc::new(disk), key, env, applied, Settings::default())
     }
 
@@ -420,10 +420,13 @@ impl Journal {
         Ok(gone.len())
     }
 
-    /// Lets go of some megabytes that were held against other users of the disk; whether there
-    /// were any. For an index or a seal that met a full disk and is about to make room.
-    pub fn give_way(&self) -> bool {
-        self.ground.give_way()
+    /// Sees to it that `bytes` are free on the disk, for what will make room; the reserve gives way
+    /// to it, if `keep` bytes are left of it then.
+    ///
+    /// # Errors
+    /// [`Posix::NoSpace`] when that is not enough; [`Error::Io`].
+    pub fn ensure_free(&self, bytes: u64, keep: u64) -> Result<()> {
+        self.ground.ensure_free(bytes, keep)
     }
 
     /// The last confirmed position.

@@ -14,6 +14,7 @@ pub mod publish;
 pub mod merge;
 pub mod push;
 pub mod seals;
+mod gc;
 pub mod log;
 pub mod content;
 pub mod remotes;

@@ -11,18 +11,21 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rdrivefs_remote::env::Env;
+use rdrivefs_remote::env::{Env, Instant};
 use rdrivefs_remote::identity::DriveId;
 use rdrivefs_remote::member::EpochId;
+use rdrivefs_remote::proof::Outboard;
 
 use crate::cache::Cache;
 use crate::chunk::{self, ChunkId, Cutter};
 use crate::error::Result;
+use crate::gc;
 use crate::index::Index;
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::keys::Epoch;
-use crate::layer::LayerBuilder;
+use crate::layer::{LayerBuilder, Sealed};
 use crate::progress::Progress;
 use crate::report::Phase;
 use crate::seal::Key;
@@ -33,6 +36,12 @@ const RUN_BYTES_CUT: u64 = chunk::MIN_BYTES as u64;
 
 /// Bytes of a run in memory at once: two of the longest chunks, so that little is moved twice.
 const WINDOW_BYTES: u64 = 2 * chunk::MAX_BYTES as u64;
+
+/// What names in folders may take beside a layer.
+const FOLDER_BYTES: u64 = 64 << 10;
+
+/// The pause between two collections, each of which reads every file's row.
+const COLLECT_EVERY: Duration = Duration::from_secs(3);
 
 /// What a sealing round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,9 +76,11 @@ struct Assembly {
     builder: Option<LayerBuilder>,
     ids: Vec<ChunkId>,
     numbers: HashMap<ChunkId, u32>,
-    /// Files sealed but for the closing of the open layer.
+    /// Files sealed but for the closing of the open layer, and their pieces in it.
     waiting: Vec<(SealJob, Vec<Piece>)>,
     sum: SealedSum,
+    /// When layers were last collected.
+    collected: Option<Instant>,
 }
 
 /// A stretch of a file and the chunk that holds it.
@@ -108,7 +119,7 @@ impl Sealer {
     }
 
     /// Seals every file that is ripe, or with `all` every file with unsealed content, and closes
-    /// the open layer at the end.
+    /// the open layer at the end. A file that cannot be read holds up no other.
     ///
     /// # Errors
     /// Of the journal, the cache or the index; what was not finished stays in the journal.
@@ -121,35 +132,60 @@ impl Sealer {
         Ok(open.sum)
     }
 
+    /// Removes layers of files that died before anybody was told of them; returns the disk bytes
+    /// freed. For when room is short.
+    ///
+    /// # Errors
+    /// Of the index or the disk; nothing is removed then.
+    pub fn collect(&self) -> Result<u64> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.env.instant();
+        if open.collected.is_some_and(|at| now.since(at) < COLLECT_EVERY) {
+            return Ok(0);
+        }
+        open.collected = Some(now);
+        gc::collect(&self.index, &self.cache, &self.tree)
+    }
+
     fn seal_ripe(&self, open: &mut Assembly, all: bool, progress: &Progress) -> Result<()> {
         let ripe = self.tree.ripe(self.env.instant(), all, usize::MAX);
         progress.expect(Phase::Seal, 0, ripe.len() as u64);
+        let mut unread = None;
         for ino in ripe {
             progress.check()?;
             let Some(mut job) = self.tree.sealable(ino)? else { continue };
             job.streaming &= !all;
             let bytes = job.bytes();
-            self.seal_file(job, open)?;
-            self.close_if_full(open, &mut [])?;
+            match self.seal_file(job, open) {
+                Err(e) if e.is_corrupt() => {
+                    tracing::error!(?ino, error = %e, "a file cannot be sealed");
+                    unread.get_or_insert(e);
+                }
+                sealed => sealed?,
+            }
+            if open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
+                self.close(open)?;
+            }
             progress.advance(Phase::Seal, bytes, 1);
         }
-        Ok(())
+        unread.map_or(Ok(()), Err)
     }
 
-    fn seal_file(&self, job: SealJob, open: &mut Assembly) -> Result<()> {
+    fn seal_file(&self, mut job: SealJob, open: &mut Assembly) -> Result<()> {
         open.sum.files += 1;
         if job.fits_inline() {
             let bytes = self.tree.read_sealing(&job, 0..job.size)?;
-            self.tree.seal_done(&job, NewContent::Inline(bytes));
+            self.tree.seal_done(&mut job, NewContent::Inline(bytes));
             return Ok(());
         }
         let mut pieces = Vec::new();
         for run in job.runs.clone() {
-            self.seal_run(&job, run, open, &mut pieces)?;
+            self.seal_run(&mut job, run, open, &mut pieces)?;
         }
-        open.waiting.push((job, pieces));
         if open.builder.as_ref().is_none_or(LayerBuilder::is_empty) {
-            self.finish_waiting(std::mem::take(&mut open.waiting), None);
+            self.done(&mut job, &mut pieces, None);
+        } else {
+            open.waiting.push((job, pieces));
         }
         Ok(())
     }
@@ -157,7 +193,7 @@ impl Sealer {
     /// Reads a run through a window and cuts as it goes.
     fn seal_run(
         &self,
-        job: &SealJob,
+        job: &mut SealJob,
         run: Range<u64>,
         open: &mut Assembly,
         pieces: &mut Vec<Piece>,
@@ -178,13 +214,15 @@ impl Sealer {
             let tail = last && job.streaming && run.end == job.size;
             let Some(len) = self.next_cut(rest, last && !tail) else { break };
             if !open.fits(len) {
-                self.close_early(open, pieces)?;
+                self.close_early(job, open, pieces)?;
             }
             let place = self.place(&rest[..len], open)?;
             pieces.push(Piece { range: at..at + len as u64, place });
             skip += len;
             at += len as u64;
-            self.close_if_full(open, pieces)?;
+            if open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
+                self.close_early(job, open, pieces)?;
+            }
         }
         Ok(())
     }
@@ -216,19 +254,16 @@ impl Sealer {
         Ok(Place::Open(number))
     }
 
-    fn close_if_full(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
-        match open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
-            true => self.close_early(open, pieces),
-            false => Ok(()),
-        }
-    }
-
-    /// Closes the open layer in the middle of a file, whose pieces so far lie in it.
-    fn close_early(&self, open: &mut Assembly, pieces: &mut [Piece]) -> Result<()> {
+    /// Closes the open layer in the middle of a file, whose pieces so far lie in it or in earlier
+    /// ones, so that the journal is rid of them.
+    fn close_early(
+        &self,
+        job: &mut SealJob,
+        open: &mut Assembly,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<()> {
         let layer = self.close(open)?;
-        for piece in pieces {
-            piece.place = Place::Closed(piece.place.closed(layer));
-        }
+        self.done(job, pieces, layer);
         Ok(())
     }
 
@@ -242,20 +277,32 @@ impl Sealer {
         // Whatever fails below, no file may wait for a layer that is not to be.
         let waiting = std::mem::take(&mut open.waiting);
         let sealed = builder.close()?;
-        self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard)?;
+        self.keep(&sealed)?;
         let secret = LayerSecret::of(&sealed, self.epoch.0);
         let layer =
             self.index.add_layer(sealed.id, sealed.bytes.len() as u64, &secret, &ids, false)?;
         open.sum.layers += 1;
-        self.finish_waiting(waiting, Some(layer));
+        for (mut job, mut pieces) in waiting {
+            self.done(&mut job, &mut pieces, Some(layer));
+        }
         Ok(Some(layer))
     }
 
-    fn finish_waiting(&self, waiting: Vec<(SealJob, Vec<Piece>)>, layer: Option<LayerNumber>) {
-        for (job, pieces) in waiting {
-            let chunks = pieces.into_iter().map(|piece| (piece.range, piece.place.closed(layer)));
-            self.tree.seal_done(&job, NewContent::Chunks(chunks.collect()));
+    /// Keeps a layer. On a full disk the reserve makes way for it, and if that is not enough, the
+    /// journal of what was sealed before.
+    fn keep(&self, sealed: &Sealed) -> Result<()> {
+        let outboard = Outboard::encoded_len(sealed.bytes.len() as u64);
+        let bytes = sealed.bytes.len() as u64 + outboard + FOLDER_BYTES;
+        if self.tree.ensure_room(bytes).is_err() {
+            self.tree.checkpoint()?;
+            self.tree.ensure_room(bytes)?;
         }
+        self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard)
+    }
+
+    fn done(&self, job: &mut SealJob, pieces: &mut Vec<Piece>, layer: Option<LayerNumber>) {
+        let chunks = pieces.drain(..).map(|piece| (piece.range, piece.place.closed(layer)));
+        self.tree.seal_done(job, NewContent::Chunks(chunks.collect()));
     }
 }
 

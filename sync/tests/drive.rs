@@ -396,3 +396,108 @@ fn a_cache_that_refuses_a_layer_costs_no_content() {
     assert!(read(drive.tree(), first) == one);
     assert!(read(drive.tree(), zero) == noise(3, 2 * MIB));
 }
+
+/// Flips a byte of the first layer of that length or more in the node's store, or flips it back.
+fn rot(world: &World, len_min: u64) -> PathBuf {
+    let mut left = vec![world.path("node")];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let blob = entry.file_name().unwrap().len() == 64;
+            if entry.is_dir() {
+                left.push(entry);
+            } else if blob && entry.metadata().unwrap().len() >= len_min {
+                let mut bytes = std::fs::read(&entry).unwrap();
+                bytes[5_000] ^= 1;
+                std::fs::write(&entry, bytes).unwrap();
+                return entry;
+            }
+        }
+    }
+    panic!("no such layer");
+}
+
+fn verify(drive: &Drive, samples: Samples) -> rdrivefs_sync::report::VerifyReport {
+    let plan = VerifyPlan { samples, loss: 0.01, local: false, remote: None, path: None };
+    drive.verify(&plan, &Progress::silent()).unwrap()
+}
+
+#[test]
+fn damage_stays_named_until_the_layer_was_sent_again() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    put(drive.tree(), Ino::ROOT, b"file", &noise(1, 4 * MIB));
+    put(drive.tree(), Ino::ROOT, b"other", &noise(2, 3 * MIB));
+    sync(&drive);
+    rot(&world, MIB as u64);
+    let first = verify(&drive, Samples::All);
+    assert_eq!((first.failures, first.damaged.len()), (1, 1), "{first:?}");
+    assert!(!first.damaged[0].files.is_empty(), "{first:?}");
+    // Few samples rarely meet it, and it is named all the same; nothing may be evicted meanwhile.
+    for _ in 0..3 {
+        let again = verify(&drive, Samples::Count(1));
+        assert!(again.failures >= 1, "{again:?}");
+        assert_eq!(again.damaged[0].object, first.damaged[0].object);
+    }
+    let kept = drive.evict(&root(), false, &Progress::silent()).unwrap();
+    assert_eq!(kept.evicted_bytes, 0, "{kept:?}");
+    assert!(sync(&drive).pushed_layers >= 1, "it is sent again, whatever the node says to have");
+    assert_eq!(verify(&drive, Samples::All).failures, 0);
+    let gone = drive.evict(&root(), false, &Progress::silent()).unwrap();
+    assert!(gone.evicted_bytes > 6 * MIB as u64, "an audit of everything counts: {gone:?}");
+}
+
+#[test]
+fn damage_that_cannot_be_sent_again_stays_and_the_rest_reads() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    for (name, seed) in [(b"a", 1), (b"b", 2)] {
+        put(drive.tree(), Ino::ROOT, name, &noise(seed, 4 * MIB));
+        sync(&drive);
+    }
+    evict(&drive);
+    rot(&world, MIB as u64);
+    let found = verify(&drive, Samples::All);
+    assert_eq!(found.failures, 1);
+    let damaged = found.damaged[0].files[0].clone();
+    sync(&drive);
+    assert_eq!(verify(&drive, Samples::Count(1)).damaged[0].files, std::slice::from_ref(&damaged));
+    for (name, seed) in [(&b"a"[..], 1), (b"b", 2)] {
+        let ino = drive.tree().lookup(Ino::ROOT, name).unwrap().ino;
+        let mut failed = 0;
+        for (n, right) in noise(seed, 4 * MIB).chunks(4096).enumerate() {
+            match drive.tree().read(ino, n as u64 * 4096, 4096) {
+                Ok(bytes) => assert!(bytes == right, "never wrong bytes"),
+                Err(e) => failed += usize::from(e.is_corrupt()),
+            }
+        }
+        assert_eq!(failed > 0, damaged.0 == [b"/", name].concat(), "{failed} of 1,024");
+    }
+    rot(&world, MIB as u64);
+    assert_eq!(verify(&drive, Samples::All).failures, 0, "put right by its keeper");
+    assert_eq!(verify(&drive, Samples::Count(1)).failures, 0);
+}
+
+#[test]
+fn what_died_before_anybody_was_told_gives_its_room_back() {
+    let world = World::new();
+    let (drive, _) = Drive::create(&world.home("a"), &Unlock::KeyFile, Env::real()).unwrap();
+    let (dead, kept) = (noise(1, 40 * MIB), noise(2, 3 * MIB));
+    put(drive.tree(), Ino::ROOT, b"dead", &dead);
+    put(drive.tree(), Ino::ROOT, b"kept", &kept);
+    drive.evict(&root(), true, &Progress::silent()).unwrap();
+    let before = cached(&drive);
+    assert!(before > 43 * MIB as u64, "both are sealed");
+    drive.tree().unlink(Ino::ROOT, b"dead").unwrap();
+    let freed = drive.collect().unwrap();
+    assert!(freed > 25 * MIB as u64, "{freed} bytes freed");
+    let ino = drive.tree().lookup(Ino::ROOT, b"kept").unwrap().ino;
+    assert!(read(drive.tree(), ino) == kept);
+    // The same content again is sealed anew, under a number nobody had.
+    let again = put(drive.tree(), Ino::ROOT, b"again", &dead);
+    drive.evict(&root(), true, &Progress::silent()).unwrap();
+    assert!(read(drive.tree(), again) == dead && read(drive.tree(), ino) == kept);
+    drop(drive);
+    let drive = open(&world.home("a"));
+    let again = drive.tree().lookup(Ino::ROOT, b"again").unwrap().ino;
+    assert!(read(drive.tree(), again) == dead);
+}

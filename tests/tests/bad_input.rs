@@ -241,7 +241,6 @@ impl Drop for Disk {
 }
 
 #[test]
-#[ignore = "a drive stays out of space after the big file is removed"]
 fn a_full_disk_reaches_the_writer_and_room_lets_it_go_on() {
     let world = World::new();
     let Some(_disk) = Disk::new(world.path("a"), "400M") else { return };

@@ -97,7 +97,7 @@ fn sealing_changes_nothing_that_can_be_seen() {
                 0 | 1 => jobs.append(&mut run.tree.begin_seal()),
                 2 | 3 => {
                     let ended: Vec<_> = std::mem::take(&mut jobs);
-                    ended.iter().for_each(|job| run.tree.end_seal(job));
+                    ended.into_iter().for_each(|job| run.tree.end_seal(job));
                     run.compare(&when);
                 }
                 4 => run.tree.tree().checkpoint().unwrap(),

@@ -166,6 +166,15 @@ impl Drive {
         Ok(report)
     }
 
+    /// Gives back the room of files that died before anybody was told of them; returns the disk
+    /// bytes freed. The engine does so when room is short.
+    ///
+    /// # Errors
+    /// Of the index or the disk.
+    pub fn collect(&self) -> Result<u64> {
+        self.parts.sealer.collect()
+    }
+
     /// Brings what lies below these paths.
     ///
     /// # Errors

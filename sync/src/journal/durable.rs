@@ -20,7 +20,6 @@ use super::disk::DiskFile;
 use super::header::{self, FIRST, Header, PieceId, Role};
 use super::piece::{Piece, write_piece, zero};
 use super::segment::{Segment, State};
-use super::space::io_error;
 
 impl Segment {
     /// Makes everything before `upto` durable and says up to where it is. Those who wait for a
@@ -145,7 +144,7 @@ impl Segment {
     fn read_back(&self, file: &Arc<dyn DiskFile>, base: u64, at: u64) -> Result<Vec<u8>> {
         let mut sealed = vec![0; block::SEALED_BYTES_MAX];
         let read = file.read_at(at - base + FIRST, &mut sealed);
-        let n = read.map_err(io_error(header::place(self.number, at)))?;
+        let n = read.map_err(Error::io(header::place(self.number, at)))?;
         let head = Head::decode(&sealed[..n])
             .filter(|_| block::open(&self.key, at, &sealed[..n]).is_some());
         let head = head.ok_or_else(|| self.lost("a block was neither written nor held"))?;

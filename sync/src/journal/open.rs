@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rdrivefs_remote::env::Env;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seal::{Key, NONCE_BYTES};
 
 use super::header::{self, PieceId, Role};
 use super::place::Place;
 use super::replay::Chain;
 use super::segment::{Joint, Segment};
-use super::space::{Ground, io_error};
+use super::space::Ground;
 use super::survey::Survey;
 
 /// What a journal begins with.
@@ -73,7 +73,7 @@ fn settle(
     let unconfirmed = chain.unconfirmed_data();
     unconfirmed.iter().try_for_each(|number| data[number].sync_again(None))?;
     if !unconfirmed.is_empty() {
-        ground.disk.sync_dir().map_err(io_error("the journal's directory"))?;
+        ground.disk.sync_dir().map_err(Error::io("the journal's directory"))?;
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ fn settle(
 /// Removes a log piece that is no part of the log any more.
 fn discard(ground: &Ground, logs: &mut BTreeMap<u32, Arc<Segment>>, id: PieceId) -> Result<()> {
     let name = header::name(Role::Log, id);
-    ground.disk.remove(&name).map_err(io_error(name))?;
+    ground.disk.remove(&name).map_err(Error::io(name))?;
     if logs.get(&id.segment).is_some_and(|segment| segment.forget(id.generation)) {
         logs.remove(&id.segment);
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seal::Key;
 
 use super::disk::DiskFile;
 use super::header::{self, Header, UNFINISHED};
-use super::space::{Ground, io_error};
+use super::space::Ground;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -43,7 +43,7 @@ pub(super) fn write_piece(
         write().map_err(|error| {
             // It may be the rename that failed, or what came after it.
             let _ = ground.disk.remove(&unfinished);
-            io_error(name.clone())(error)
+            Error::io(name.clone())(error)
         })
     })
 }

@@ -15,7 +15,7 @@ use super::block::{self, Head, Kind, Nonce, Opened};
 use super::header::{self, FIRST, PieceId, Role};
 use super::place::{Place, Position, Run};
 use super::segment::{Joint, Segment};
-use super::space::{Ground, io_error};
+use super::space::Ground;
 use super::survey::{Found, Survey};
 
 /// A record that survived.
@@ -185,10 +185,10 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, found: &'a Found) -> Result<()> {
         let name = header::name(Role::Log, found.header.id);
-        let file = self.ground.disk.open(&name).map_err(io_error(name.clone()))?;
+        let file = self.ground.disk.open(&name).map_err(Error::io(name.clone()))?;
         let len = usize::try_from(found.len).map_err(|_| self.damaged("it cannot be that long"))?;
         self.bytes = vec![0; len];
-        let n = file.read_at(0, &mut self.bytes).map_err(io_error(name))?;
+        let n = file.read_at(0, &mut self.bytes).map_err(Error::io(name))?;
         self.bytes.truncate(n);
         self.found = found;
         self.at = found.header.base;

@@ -22,7 +22,7 @@ use super::disk::DiskFile;
 use super::header::{self, FIRST, Header, PieceId, Role};
 use super::piece::{Piece, write_piece, zero};
 use super::place::{Place, Run};
-use super::space::{Ground, io_error, lock};
+use super::space::{Ground, lock};
 
 /// A point in the log's chain: the last block's nonce and the last record's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +108,8 @@ impl Segment {
         let key = header.key(journal);
         let name = header::name(role, id);
         ground.take(FIRST)?;
-        let file = ground.disk.create(&name).map_err(io_error(name.clone()))?;
-        file.write_at(0, &header.encode(&key)).map_err(io_error(name))?;
+        let file = ground.disk.create(&name).map_err(Error::io(name.clone()))?;
+        file.write_at(0, &header.encode(&key)).map_err(Error::io(name))?;
         Ok(Self::of(ground, &header, key, State::new(file)))
     }
 
@@ -184,7 +184,7 @@ impl Segment {
     /// The sealed bytes from `at` on, as many as there are.
     pub(super) fn read_bytes(&self, at: u64, out: &mut [u8]) -> Result<usize> {
         let (file, base) = self.state().piece_at(self, at)?;
-        file.read_at(at - base + FIRST, out).map_err(io_error(header::place(self.number, at)))
+        file.read_at(at - base + FIRST, out).map_err(Error::io(header::place(self.number, at)))
     }
 
     pub(super) fn damaged(&self, at: u64, why: &str) -> Error {
@@ -220,7 +220,7 @@ impl Segment {
         let base = piece.map_or(FIRST, |piece| piece.base);
         let (file, _) = state.piece_at(self, base)?;
         drop(state);
-        file.datasync().map_err(io_error(header::place(self.number, base)))
+        file.datasync().map_err(Error::io(header::place(self.number, base)))
     }
 
     /// Forgets a piece whose file was removed; whether it was the only one.
@@ -266,7 +266,7 @@ impl Segment {
         for piece in &state.pieces {
             let id = PieceId { segment: self.number, generation: piece.generation };
             let name = header::name(self.role, id);
-            self.ground.disk.remove(&name).map_err(io_error(name))?;
+            self.ground.disk.remove(&name).map_err(Error::io(name))?;
         }
         Ok(())
     }
@@ -321,7 +321,7 @@ impl State {
         if piece.file.is_none() {
             let id = PieceId { segment: segment.number, generation: piece.generation };
             let name = header::name(segment.role, id);
-            piece.file = Some(segment.ground.disk.open(&name).map_err(io_error(name))?);
+            piece.file = Some(segment.ground.disk.open(&name).map_err(Error::io(name))?);
             segment.ground.opened_files.fetch_add(1, Ordering::Relaxed);
         }
         Ok((piece.file.clone().expect("it was just opened"), piece.base))

@@ -12,8 +12,9 @@ use crate::error::{Error, Posix, Result};
 
 use super::disk::{Disk, DiskFile};
 
-/// Space that only deletes, seals and checkpoints may use: it must suffice to make more.
-pub const RESERVE_BYTES_MIN: u64 = 32 << 20;
+/// Space that only deletes, seals and checkpoints may use: it must suffice to make more. It has
+/// room for a layer, for the index's own log, and for as much again.
+pub const RESERVE_BYTES_MIN: u64 = 64 << 20;
 
 /// How often the disk is asked how much is free: once per so many bytes. Also by how much the
 /// ballast gives way at a time.
@@ -81,9 +82,9 @@ impl Ground {
         let file = match disk.open(BALLAST) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io_error(BALLAST)(error)),
+            Err(error) => return Err(Error::io(BALLAST)(error)),
         };
-        let bytes = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(io_error(BALLAST))?;
+        let bytes = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(Error::io(BALLAST))?;
         Ok(Self {
             disk,
             settings,
@@ -110,7 +111,7 @@ impl Ground {
     /// What is free outside the reserve.
     pub(super) fn usable(&self) -> Result<u64> {
         let ballast = lock(&self.ballast).bytes;
-        let free = self.disk.free_space().map_err(io_error("the journal's free space"))?;
+        let free = self.disk.free_space().map_err(Error::io("the journal's free space"))?;
         let reserve = RESERVE_BYTES_MIN + self.settings.reserve_bytes;
         Ok(free.saturating_sub(reserve.saturating_sub(ballast)))
     }
@@ -125,8 +126,22 @@ impl Ground {
         }
     }
 
+    /// Lets go of as much of the ballast as it takes for `bytes` to be free, if `keep` are left
+    /// then, free or in the ballast.
+    ///
+    /// # Errors
+    /// [`Posix::NoSpace`] when that is not so.
+    pub(super) fn ensure_free(&self, bytes: u64, keep: u64) -> Result<()> {
+        let free = || self.disk.free_space().map_err(Error::io("the journal's free space"));
+        if free()? + lock(&self.ballast).bytes < bytes + keep {
+            return Err(Posix::NoSpace.into());
+        }
+        while free()? < bytes && self.give_way() {}
+        Ok(())
+    }
+
     /// Lets go of a part of the ballast; whether there was one.
-    pub(super) fn give_way(&self) -> bool {
+    fn give_way(&self) -> bool {
         let mut ballast = lock(&self.ballast);
         let less = ballast.bytes.saturating_sub(GRANT_BYTES);
         let Some(file) = ballast.file.as_ref().filter(|_| ballast.bytes > 0) else { return false };
@@ -160,15 +175,6 @@ impl Ground {
             Ok(()) => ballast.bytes = most,
             Err(error) => tracing::warn!(%error, "there is no reserve for a full disk"),
         }
-    }
-}
-
-/// Wraps an I/O error; a full disk or quota is the caller's `ENOSPC`, not a fault of the journal.
-pub(super) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    let what = what.into();
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Posix::NoSpace.into(),
-        _ => Error::Io { what, source },
     }
 }
 

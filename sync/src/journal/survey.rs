@@ -11,7 +11,7 @@ use crate::seal::Key;
 use super::header::{self, FIRST, HEADER_BYTES, Header, PieceId, Role, UNFINISHED};
 use super::piece::Piece;
 use super::segment::Segment;
-use super::space::{Ground, io_error};
+use super::space::Ground;
 
 /// A file whose header opened.
 pub(super) struct Found {
@@ -35,11 +35,11 @@ impl Survey {
     /// Reads the directory.
     pub(super) fn of(ground: &Ground, journal: &Key) -> Result<Self> {
         let mut survey = Self::default();
-        let names = ground.disk.list().map_err(io_error("the journal's directory"))?;
+        let names = ground.disk.list().map_err(Error::io("the journal's directory"))?;
         for name in names {
             if let Some(finished) = name.strip_suffix(UNFINISHED) {
                 if header::parse_name(finished).is_some() {
-                    ground.disk.remove(&name).map_err(io_error(name))?;
+                    ground.disk.remove(&name).map_err(Error::io(name))?;
                 }
             } else if let Some((role, id)) = header::parse_name(&name) {
                 survey.add(ground, journal, role, id)?;
@@ -50,10 +50,10 @@ impl Survey {
 
     fn add(&mut self, ground: &Ground, journal: &Key, role: Role, id: PieceId) -> Result<()> {
         let name = header::name(role, id);
-        let file = ground.disk.open(&name).map_err(io_error(name.clone()))?;
+        let file = ground.disk.open(&name).map_err(Error::io(name.clone()))?;
         let mut bytes = [0; HEADER_BYTES];
-        let n = file.read_at(0, &mut bytes).map_err(io_error(name.clone()))?;
-        let len = file.len().map_err(io_error(name))?;
+        let n = file.read_at(0, &mut bytes).map_err(Error::io(name.clone()))?;
+        let len = file.len().map_err(Error::io(name))?;
         match Header::decode(journal, role, id, &bytes[..n]) {
             Ok((header, key)) => {
                 let found = Found { header, key, len };

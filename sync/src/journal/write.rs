@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rdrivefs_remote::env::Env;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::block::{self, Head, Kind, Nonce};
 use super::disk::DiskFile;
@@ -12,7 +12,6 @@ use super::header::{self, FIRST};
 use super::piece::zero;
 use super::place::{BLOCK_BYTES_MAX, OVERHEAD_BYTES, Place};
 use super::segment::{Joint, Segment, State};
-use super::space::io_error;
 
 /// Where the room for a block may come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +56,7 @@ impl Segment {
         let (file, base) = state.tail();
         // After an error nothing has moved: the next block is written over what may stand there.
         file.write_at(at - base + FIRST, &sealed)
-            .map_err(io_error(header::place(self.number, at)))?;
+            .map_err(Error::io(header::place(self.number, at)))?;
         state.end = end;
         state.joint = Joint { link: nonce, last: position, confirmed };
         state.last = position;
@@ -75,7 +74,7 @@ impl Segment {
         let (file, base) = state.tail();
         let extend = |step: u64| {
             let start = state.ahead - base + FIRST;
-            zero(&*file, start, start + step).map_err(io_error(header::place(self.number, end)))
+            zero(&*file, start, start + step).map_err(Error::io(header::place(self.number, end)))
         };
         match grant {
             Grant::Ahead => return Ok(false),
@@ -119,7 +118,7 @@ impl Segment {
         }
         drop(state);
         self.changed.notify_all();
-        written.map_err(io_error(header::place(self.number, start)))?;
+        written.map_err(Error::io(header::place(self.number, start)))?;
         Ok(Some(places))
     }
 

@@ -402,6 +402,7 @@ impl Tree {
         self.index.remove_node(node.ino, stored)?;
         self.drop_node(node.ino);
         self.files.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.upkeep).purged = true;
         Ok(())
     }
 }

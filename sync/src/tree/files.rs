@@ -118,12 +118,12 @@ impl Tree {
             (state.row.extents.pieces(&range), range)
         };
         match self.assemble(&pieces, &range) {
-            // The journal's segment may have gone in between, because the bytes were sealed.
-            Err(e) if pieces.iter().any(|(_, source)| source.is_staged()) => {
+            // The bytes may have moved in between: sealed, or written anew.
+            Err(e) => {
                 let again = node.read().row.extents.pieces(&range);
                 if again == pieces { Err(e) } else { self.assemble(&again, &range) }
             }
-            result => result,
+            read => read,
         }
     }
 

@@ -36,9 +36,10 @@ pub struct SealJob {
     pub runs: Vec<Range<u64>>,
     /// Whether it is still being written at its end: what is not yet cut there is left for later.
     pub streaming: bool,
+    /// What is left to be sealed as it was then, and the rest of the file.
     before: Extents,
     /// While this is alive, the journal keeps the segments of `before`.
-    _segments: Arc<BTreeSet<u32>>,
+    segments: Arc<BTreeSet<u32>>,
 }
 
 /// Where the bytes of a sealed file lie.
@@ -89,8 +90,7 @@ impl Tree {
             if state.row.unsealed() == 0 || state.row.kind != Kind::File || state.gone {
                 return Ok(None);
             }
-            let segments = Arc::new(state.row.extents.segments().collect());
-            lock(&self.sealing).push(Arc::downgrade(&segments));
+            let segments = self.keep_segments(&state.row.extents);
             let lately = self.env.instant().since(state.written) < QUIET_FOR;
             SealJob {
                 node: node.clone(),
@@ -98,7 +98,7 @@ impl Tree {
                 runs: state.row.extents.unsealed_runs(),
                 streaming: state.opens > 0 && lately,
                 before: state.row.extents.clone(),
-                _segments: segments,
+                segments,
             }
         };
         Ok(Some(job))
@@ -113,10 +113,11 @@ impl Tree {
     }
 
     /// Says where sealed bytes lie, now that their layers are durable; what was written meanwhile
-    /// stays as it is.
-    pub fn seal_done(&self, job: &SealJob, content: NewContent) {
+    /// stays as it is. A job may be told so part by part, and the journal is rid of each part.
+    pub fn seal_done(&self, job: &mut SealJob, content: NewContent) {
         let _gate = self.shared();
-        let mut state = job.node.write();
+        let node = job.node.clone();
+        let mut state = node.write();
         if state.gone {
             return;
         }
@@ -127,6 +128,7 @@ impl Tree {
                 let part =
                     |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
                 extents.replace_unchanged(&all, &job.before, |now| Source::Bytes(part(now)));
+                job.before.cut(all);
             }
             NewContent::Chunks(chunks) => {
                 for (range, place) in chunks {
@@ -135,13 +137,25 @@ impl Tree {
                             u32::try_from(now.start - range.start).expect("a chunk is small");
                         Source::chunk(place, skip)
                     });
+                    job.before.cut(range);
                 }
             }
         }
+        job.segments = self.keep_segments(&job.before);
         // What came meanwhile begins to age now.
         state.dirty_since = state.dirty_since.map(|_| self.env.instant());
-        self.restaged(&job.node, &mut state);
-        self.dirtied(&job.node, &mut state);
+        self.restaged(&node, &mut state);
+        self.dirtied(&node, &mut state);
+    }
+}
+
+impl Tree {
+    /// Keeps the segments that these stretches lie in, for as long as somebody holds what comes
+    /// back.
+    fn keep_segments(&self, extents: &Extents) -> Arc<BTreeSet<u32>> {
+        let segments = Arc::new(extents.segments().collect());
+        lock(&self.sealing).push(Arc::downgrade(&segments));
+        segments
     }
 }
 

@@ -19,6 +19,13 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// A journal longer than this is freed at once.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
+/// With less than this left for writers, the journal is freed as often as it can be: it is mostly
+/// the larger part of what can be freed at once.
+const CRAMPED_BYTES: u64 = 128 << 20;
+
+/// What a transaction of the index may come to write.
+const INDEX_BYTES: u64 = 16 << 20;
+
 /// What `statfs` counts in.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -39,6 +46,7 @@ impl Tree {
     pub fn is_dirty(&self) -> bool {
         let upkeep = lock(&self.upkeep);
         !lock(&self.dirty).is_empty()
+            || upkeep.purged
             || upkeep.applied < self.journal.last()
             || upkeep.durable < upkeep.applied
     }
@@ -57,10 +65,33 @@ impl Tree {
     pub fn maintain(&self) -> Result<()> {
         self.flush()?;
         let age = self.env.instant().since(lock(&self.upkeep).checkpointed);
-        if age >= CHECKPOINT_EVERY || self.journal.bytes_used() > JOURNAL_BYTES_MAX {
+        let long = self.journal.bytes_used() > JOURNAL_BYTES_MAX;
+        if age >= CHECKPOINT_EVERY || long || self.is_cramped()? {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// Whether there is so little room that what can be freed should be.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn is_cramped(&self) -> Result<bool> {
+        Ok(self.journal.available()? < CRAMPED_BYTES)
+    }
+
+    /// Sees to it that there is room on the disk for a layer of so many bytes: what the index may
+    /// come to need is left in the reserve.
+    ///
+    /// # Errors
+    /// [`Posix::NoSpace`](crate::error::Posix) when there is none.
+    pub fn ensure_room(&self, bytes: u64) -> Result<()> {
+        self.journal.ensure_free(bytes, 2 * INDEX_BYTES)
+    }
+
+    /// As [`Tree::ensure_room`], for a transaction of the index, which a full disk would end.
+    pub(super) fn ensure_index_room(&self) -> Result<()> {
+        self.journal.ensure_free(INDEX_BYTES, 0)
     }
 
     /// Makes everything durable that was handed over until now.
@@ -91,12 +122,14 @@ impl Tree {
         // the journal must be there then.
         let _receipt = self.journal.sync(at, &[])?;
         let nodes: Vec<Arc<Node>> = lock(&self.dirty).values().cloned().collect();
+        self.ensure_index_room()?;
         self.write_rows(&nodes, at)?;
         for node in &nodes {
             node.write().dirty = false;
         }
         lock(&self.dirty).clear();
-        lock(&self.upkeep).applied = at;
+        let mut upkeep = lock(&self.upkeep);
+        (upkeep.applied, upkeep.purged) = (at, false);
         Ok(())
     }
 

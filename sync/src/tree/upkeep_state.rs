@@ -17,10 +17,12 @@ pub(super) struct Upkeep {
     pub(super) durable: Position,
     /// When the index was last made durable.
     pub(super) checkpointed: Instant,
+    /// A file was forgotten since, of which no record tells.
+    pub(super) purged: bool,
 }
 
 impl Upkeep {
     pub(super) fn new(applied: Position, now: Instant) -> Self {
-        Self { applied, durable: applied, checkpointed: now }
+        Self { applied, durable: applied, checkpointed: now, purged: false }
     }
 }

@@ -159,22 +159,22 @@ impl TreeTarget {
         jobs.collect()
     }
 
-    /// Ends it, in chunks of no natural size.
-    pub fn end_seal(&self, job: &SealJob) {
+    /// Ends it, in chunks of no natural size, and told of run by run.
+    pub fn end_seal(&self, mut job: SealJob) {
         let tree = self.tree();
         if job.fits_inline() {
-            let bytes = tree.read_sealing(job, 0..job.size).expect("the journal keeps it");
-            return tree.seal_done(job, NewContent::Inline(bytes));
+            let bytes = tree.read_sealing(&job, 0..job.size).expect("the journal keeps it");
+            return tree.seal_done(&mut job, NewContent::Inline(bytes));
         }
-        let mut chunks = Vec::new();
-        for run in &job.runs {
+        for run in job.runs.clone() {
+            let mut chunks = Vec::new();
             for start in (run.start..run.end).step_by(50_000) {
                 let range = start..(start + 50_000).min(run.end);
-                let bytes = tree.read_sealing(job, range.clone()).expect("the journal keeps it");
+                let bytes = tree.read_sealing(&job, range.clone()).expect("the journal keeps it");
                 chunks.push((range, self.chunks.add(5, bytes)));
             }
+            tree.seal_done(&mut job, NewContent::Chunks(chunks));
         }
-        tree.seal_done(job, NewContent::Chunks(chunks));
     }
 
     fn find(&self, path: &[Vec<u8>]) -> Result<Attr> {
