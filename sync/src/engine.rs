@@ -113,8 +113,10 @@ impl Parts {
     /// Of the remote or the parts below.
     pub async fn push(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Moved> {
         let pushed = self.pusher.push(remote, progress).await?;
+        let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
+        self.log.note(&theirs)?;
         self.publisher.publish()?;
-        let sent = self.log.send(&*remote.link, progress).await?;
+        let sent = self.log.send(&*remote.link, &theirs, progress).await?;
         Ok(Moved { pushed, exchanged: Exchanged { sent, ..Exchanged::default() } })
     }
 
@@ -123,17 +125,24 @@ impl Parts {
     /// # Errors
     /// Of the remote or the parts below.
     pub async fn pull(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Exchanged> {
-        let received = self.log.receive(&*remote.link, progress).await;
+        let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
+        self.log.note(&theirs)?;
+        let received = self.log.receive(&*remote.link, &theirs, progress).await;
         self.merger.apply_all(progress)?;
         received
     }
 
-    async fn sync(&self, remote: &Arc<Remote>) -> Result<Moved> {
-        let progress = Progress::silent();
-        let mut received = self.pull(remote, &progress).await?;
-        let mut moved = self.push(remote, &progress).await?;
-        received.sent = moved.exchanged.sent;
-        moved.exchanged = received;
+    /// Both: what is refused of what came holds up nothing of what goes.
+    ///
+    /// # Errors
+    /// Of the remote or the parts below, or at last the first refusal.
+    pub async fn sync(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Moved> {
+        let received = match self.pull(remote, progress).await {
+            Err(e) if !e.is_refusal() => return Err(e),
+            received => received,
+        };
+        let mut moved = self.push(remote, progress).await?;
+        moved.exchanged = Exchanged { sent: moved.exchanged.sent, ..received? };
         Ok(moved)
     }
 }
@@ -242,7 +251,7 @@ impl Loop {
         let Some(remote) = parts.remotes.by_number(number) else { return };
         let runtime = parts.runtime.clone();
         runtime.spawn(async move {
-            let event = match parts.sync(&remote).await {
+            let event = match parts.sync(&remote, &Progress::silent()).await {
                 Ok(_) => Event::Synced(number),
                 Err(e) => {
                     tracing::info!(remote = remote.name, error = %e, "not in step");

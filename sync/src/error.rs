@@ -111,6 +111,16 @@ impl Error {
         }
     }
 
+    /// Whether one side does not take what the other has: it would be the same again, and holds up
+    /// nothing else.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Refused(_) | Self::UnknownVersion { .. } => true,
+            Self::Remote(e) => !e.is_transient(),
+            _ => false,
+        }
+    }
+
     /// Whether bytes are provably wrong or gone.
     pub fn is_corrupt(&self) -> bool {
         match self {

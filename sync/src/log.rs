@@ -9,6 +9,7 @@
 //! another entry under a number this device knows has lied, or somebody's device was copied: that
 //! is refused with both hashes.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -44,6 +45,11 @@ pub struct Log {
     own: LogId,
     index: Arc<Index>,
     membership: RwLock<Arc<Membership>>,
+    /// The newest entry of the own log that is durable here: what is only in the open transaction
+    /// must not be seen by anybody, since its number would be given out again after a crash.
+    leaving: AtomicU64,
+    /// A remote has more of the own log than this device.
+    outdated: AtomicBool,
 }
 
 impl Log {
@@ -52,8 +58,12 @@ impl Log {
     /// # Errors
     /// Of the index, or when its membership entries do not hold.
     pub fn open(drive: DriveId, root: PublicKey, own: LogId, index: Arc<Index>) -> Result<Self> {
-        let membership = replay(drive, &root, &index)?;
-        Ok(Self { drive, root, own, index, membership: RwLock::new(Arc::new(membership)) })
+        let membership = Membership::replay(drive, &root, &decoded_membership(&index)?)?;
+        // What an earlier process committed may leave once it is durable.
+        index.make_durable()?;
+        let leaving = AtomicU64::new(index.head(&own)?.map_or(0, |head| head.number));
+        let membership = RwLock::new(Arc::new(membership));
+        Ok(Self { drive, root, own, index, membership, leaving, outdated: AtomicBool::new(false) })
     }
 
     /// Who belongs to the drive.
@@ -100,54 +110,140 @@ impl Log {
         Ok(true)
     }
 
-    /// Sends `remote` every entry it lacks, membership first.
+    /// Takes note of the heads a remote shows. One that has more of this device's log than this
+    /// device itself shows that it was restored from an older copy: it must publish nothing more.
     ///
     /// # Errors
-    /// Of the remote or the index; [`Error::Refused`] when the remote's history is another one.
-    pub async fn send(&self, remote: &impl Logs, progress: &Progress) -> Result<u64> {
-        let theirs = remote.heads().await?;
-        let mut sent = 0;
-        let mut ours = self.index.heads()?;
-        ours.sort_by_key(|head| head.log);
-        for head in ours {
-            let their_number = number_in(&theirs, &head);
-            let mut next = their_number + 1;
-            while next <= head.number {
-                for (entry, _) in self.index.entries(&head.log, next, READ_BYTES as usize)? {
-                    progress.check()?;
-                    let bytes = entry.len() as u64;
-                    remote.append(entry).await?;
-                    progress.advance(Phase::Push, bytes, 1);
-                    next += 1;
-                    sent += 1;
-                }
-            }
+    /// Of the index.
+    pub fn note(&self, theirs: &[Head]) -> Result<()> {
+        let ours = self.index.head(&self.own)?.unwrap_or(Head::empty(self.own));
+        if number_in(theirs, &ours) > ours.number {
+            self.outdated.store(true, Ordering::Relaxed);
         }
-        Ok(sent)
+        Ok(())
     }
 
-    /// Receives every entry of `remote` that is not here yet, membership first. Entries that are
-    /// refused end their log's exchange and are told; the other logs go on.
+    /// Whether this device may write its log.
     ///
     /// # Errors
-    /// Of the remote or the index, or the first refusal.
-    pub async fn receive(&self, remote: &impl Logs, progress: &Progress) -> Result<Exchanged> {
+    /// [`Error::Refused`] when it was restored from an older copy.
+    pub fn check_own(&self) -> Result<()> {
+        if self.outdated.load(Ordering::Relaxed) {
+            return Err(Error::Refused(
+                "this device was restored from an older copy: its log on a remote is longer. \
+                 Keep what is unsaved, then set it up anew from the recovery phrase"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// This device's log may be sent up to this entry: it is durable here.
+    pub fn may_leave(&self, number: u64) {
+        self.leaving.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Sends `remote`, which shows the heads `theirs`, every entry it lacks, membership first. A log
+    /// that it refuses holds up no other.
+    ///
+    /// # Errors
+    /// Of the remote or the index, or at last the first refusal.
+    pub async fn send(
+        &self,
+        remote: &impl Logs,
+        theirs: &[Head],
+        progress: &Progress,
+    ) -> Result<u64> {
+        let (mut sent, mut refused) = (0, None);
+        let mut ours = self.index.heads()?;
+        ours.sort_by_key(|head| head.log);
+        for mut head in ours {
+            if head.log == self.own {
+                head.number = head.number.min(self.leaving.load(Ordering::Relaxed));
+            }
+            match self.send_log(remote, &head, number_in(theirs, &head), &mut sent, progress).await
+            {
+                Err(e) if e.is_refusal() => {
+                    tracing::warn!(log = ?head.log, error = %e, "a log is refused there");
+                    refused.get_or_insert(e);
+                }
+                done => done?,
+            }
+        }
+        refused.map_or(Ok(sent), Err)
+    }
+
+    async fn send_log(
+        &self,
+        remote: &impl Logs,
+        ours: &Head,
+        theirs: u64,
+        sent: &mut u64,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut next = theirs + 1;
+        while next <= ours.number {
+            let entries = self.index.entries(&ours.log, next, READ_BYTES as usize)?;
+            for (entry, _) in entries.into_iter().take((ours.number - next + 1) as usize) {
+                progress.check()?;
+                let bytes = entry.len() as u64;
+                remote.append(entry).await?;
+                progress.advance(Phase::Push, bytes, 1);
+                next += 1;
+                *sent += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives every entry of `remote`, which shows the heads `theirs`, that is not here yet,
+    /// membership first. Entries that are refused end their log's exchange; the other logs go on.
+    ///
+    /// # Errors
+    /// Of the remote or the index, or at last the first refusal.
+    pub async fn receive(
+        &self,
+        remote: &impl Logs,
+        theirs: &[Head],
+        progress: &Progress,
+    ) -> Result<Exchanged> {
         let mut exchanged = Exchanged::default();
+        let (mut members, mut commits): (Vec<&Head>, Vec<&Head>) =
+            theirs.iter().partition(|head| head.log.kind == LogKind::Membership);
+        members.sort_by_key(|head| head.log);
+        commits.sort_by_key(|head| head.log);
+        // Whoever was added by one who was added comes to be known in the next round.
+        loop {
+            let before = exchanged.received;
+            let refused = self.receive_logs(remote, &members, &mut exchanged, progress).await?;
+            if refused.is_some() && exchanged.received > before {
+                continue;
+            }
+            let commits = self.receive_logs(remote, &commits, &mut exchanged, progress).await?;
+            return refused.or(commits).map_or(Ok(exchanged), Err);
+        }
+    }
+
+    /// As [`Log::receive`], for some logs; the first refusal is part of the result.
+    async fn receive_logs(
+        &self,
+        remote: &impl Logs,
+        theirs: &[&Head],
+        exchanged: &mut Exchanged,
+        progress: &Progress,
+    ) -> Result<Option<Error>> {
         let mut refused = None;
-        let mut theirs = remote.heads().await?;
-        theirs.sort_by_key(|head| head.log);
         for head in theirs {
             progress.check()?;
-            match self.receive_log(remote, &head, &mut exchanged, progress).await {
-                Err(e) if e.is_transient() => return Err(e),
-                Err(e) => {
+            match self.receive_log(remote, head, exchanged, progress).await {
+                Err(e) if e.is_refusal() => {
                     tracing::warn!(log = ?head.log, error = %e, "a log is refused");
                     refused.get_or_insert(e);
                 }
-                Ok(()) => {}
+                done => done?,
             }
         }
-        refused.map_or(Ok(exchanged), Err)
+        Ok(refused)
     }
 
     async fn receive_log(
@@ -158,43 +254,58 @@ impl Log {
         progress: &Progress,
     ) -> Result<()> {
         let ours = self.index.head(&theirs.log)?.unwrap_or(Head::empty(theirs.log));
-        if theirs.number == ours.number && theirs.hash != ours.hash {
-            return Err(Error::Refused(format!(
-                "two histories of one log: entry {} of {} is {} here and {} there",
-                ours.number,
-                theirs.log.author.fingerprint(),
-                hex::encode(ours.hash),
-                hex::encode(theirs.hash),
-            )));
-        }
+        self.check_shared(theirs)?;
         if theirs.log == self.own && theirs.number > ours.number {
-            return Err(Error::Refused(
-                "this device was restored from an older copy: its log on the remote is longer. \
-                 Keep what is unsaved, then set it up anew from the recovery phrase"
-                    .into(),
-            ));
+            return self.check_own();
         }
         let mut next = ours.number + 1;
         while next <= theirs.number {
-            let entries = remote.read(theirs.log, next, READ_BYTES).await?;
-            if entries.is_empty() {
-                return Err(Error::NoRemote("a log ended before its head".into()));
-            }
-            for entry in entries {
+            for entry in remote.read(theirs.log, next, READ_BYTES).await? {
                 let bytes = entry.len() as u64;
-                self.accept(entry)?;
-                exchanged.received += 1;
-                exchanged.received_bytes += bytes;
-                progress.advance(Phase::Pull, bytes, 1);
-                next += 1;
+                if self.accept(entry)? {
+                    exchanged.received += 1;
+                    exchanged.received_bytes += bytes;
+                    progress.advance(Phase::Pull, bytes, 1);
+                }
             }
+            // Another remote may have given some of them meanwhile; but on it must go.
+            let now = self.index.head(&theirs.log)?.map_or(0, |head| head.number);
+            if now < next {
+                return Err(Error::Refused("a log that ends before its head".into()));
+            }
+            next = now + 1;
         }
         Ok(())
     }
 
+    /// What both sides have of a log must be the same.
+    fn check_shared(&self, theirs: &Head) -> Result<()> {
+        let Some(ours) = self.index.entry_hash(&theirs.log, theirs.number)? else { return Ok(()) };
+        if ours == theirs.hash {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "two histories of one log: entry {} of {} is {} here and {} there",
+            theirs.number,
+            theirs.log.author.fingerprint(),
+            hex::encode(ours),
+            hex::encode(theirs.hash),
+        )))
+    }
+
+    /// Keeps a membership entry if its author is known and the whole can still be read with it.
     fn accept_membership(&self, entry: &Entry) -> Result<()> {
+        let author = entry.header().log.author;
+        if author != self.root && self.membership().device(&author).is_none() {
+            return Err(Error::Refused(format!(
+                "a change of members by {}, which does not belong to this drive",
+                author.fingerprint()
+            )));
+        }
+        let mut entries = decoded_membership(&self.index)?;
+        entries.push(entry.clone());
+        let membership = Membership::replay(self.drive, &self.root, &entries)?;
         self.index.add_entry(&entry.head(), true, &entry.encode())?;
-        let membership = replay(self.drive, &self.root, &self.index)?;
         *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(membership);
         Ok(())
     }
@@ -225,10 +336,8 @@ fn number_in(theirs: &[Head], ours: &Head) -> u64 {
     theirs.iter().find(|head| head.log == ours.log).map_or(0, |head| head.number)
 }
 
-fn replay(drive: DriveId, root: &PublicKey, index: &Index) -> Result<Membership> {
-    let entries: Result<Vec<_>, _> =
-        membership_entries(index)?.into_iter().map(Entry::from_bytes).collect();
-    Ok(Membership::replay(drive, root, &entries?)?)
+fn decoded_membership(index: &Index) -> Result<Vec<Entry>> {
+    membership_entries(index)?.into_iter().map(|bytes| Ok(Entry::from_bytes(bytes)?)).collect()
 }
 
 fn membership_entries(index: &Index) -> Result<Vec<Bytes>> {

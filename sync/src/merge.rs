@@ -48,35 +48,41 @@ impl Merger {
     /// Applies every accepted commit that is not yet; returns how many.
     ///
     /// # Errors
-    /// Of the index, or the first refusal; everything that could be applied was.
+    /// Of the index; or the first refusal, when everything that could be applied was.
     pub fn apply_all(&self, progress: &Progress) -> Result<u64> {
         let mut applied = 0;
         let mut refused: HashMap<LogId, Error> = HashMap::new();
         loop {
             let before = applied;
-            for bytes in self.index.entries_unapplied()? {
-                progress.check()?;
-                let log = Entry::from_bytes(bytes.clone())?.header().log;
+            for log in self.index.logs_unapplied()? {
                 if refused.contains_key(&log) {
                     continue;
                 }
-                match self.apply(bytes) {
-                    Ok(true) => {
-                        applied += 1;
-                        progress.advance(Phase::Pull, 0, 1);
-                    }
-                    Ok(false) => {}
-                    Err(e @ (Error::Corrupt { .. } | Error::Refused(_))) => {
+                match self.apply_log(&log, &mut applied, progress) {
+                    Err(e) if e.is_refusal() => {
                         tracing::warn!(?log, error = %e, "a commit is refused");
                         refused.insert(log, e);
                     }
-                    Err(e) => return Err(e),
+                    done => done?,
                 }
             }
             if applied == before {
                 return refused.into_values().next().map_or(Ok(applied), Err);
             }
         }
+    }
+
+    /// Applies what can be of one log, an entry in memory at a time.
+    fn apply_log(&self, log: &LogId, applied: &mut u64, progress: &Progress) -> Result<()> {
+        while let Some(bytes) = self.index.entry_unapplied(log)? {
+            progress.check()?;
+            if !self.apply(bytes)? {
+                return Ok(());
+            }
+            *applied += 1;
+            progress.advance(Phase::Pull, 0, 1);
+        }
+        Ok(())
     }
 
     /// Applies one commit, unless something it has seen is not applied yet.

@@ -1,8 +1,8 @@
 //! Publishing: from what changed here to signed commits in this device's log.
 //!
 //! A commit is a cut: everything that changed, as of one moment, except what still waits for its
-//! bytes. Must: a commit names only layers that at least one remote holds whole; it is durable here
-//! before it leaves, so that a number is never used twice.
+//! bytes. Must: a commit names only layers that at least one remote holds whole and that it, or one
+//! before it, tells of; it is durable here before it leaves, so that a number is never used twice.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::index::layers::LayerNumber;
 use crate::index::nodes::Pending;
 use crate::index::{Index, LAMPORT};
 use crate::keys::Epoch;
+use crate::log::Log;
 use crate::record::{
     Commit, Content, EXTENTS_MAX, Extent, Kind, Record, Source as Place, Stamp, lamport_after,
 };
@@ -25,14 +26,12 @@ use crate::tree::extents::Source;
 use crate::tree::node::{Field, Row};
 use crate::tree::{Draft, LinkDraft, NodeDraft, Publishing, Tree};
 
-/// Records in one commit: what a reader holds in memory, and far below what an entry takes.
+/// Records in one commit: what a reader holds in memory.
 const RECORDS_MAX: usize = 16_384;
 
-/// Extents in one commit, each some twelve bytes.
-const EXTENTS_SUM_MAX: usize = 128 << 10;
-
-/// Layers named in one commit, each with its table of contents.
-const LAYER_BYTES_MAX: usize = 2 << 20;
+/// Encoded bytes of records in one commit, beyond which no further record is added: with the
+/// longest record on top (a file of very many stretches) it stays below what an entry takes.
+const RECORD_BYTES_MAX: usize = 2 << 20;
 
 /// Who publishes.
 pub struct Author {
@@ -54,6 +53,7 @@ pub struct Publisher {
     author: Author,
     index: Arc<Index>,
     tree: Arc<Tree>,
+    log: Arc<Log>,
 }
 
 /// A commit in the making.
@@ -63,9 +63,9 @@ struct Batch {
     told: Vec<(Pending, Option<crate::id::VersionId>, bool)>,
     gone: Vec<Pending>,
     layers: Vec<LayerNumber>,
-    extents: usize,
-    /// Blob ids of layers that some remote holds, or none.
-    held: HashMap<LayerNumber, Option<BlobId>>,
+    bytes: usize,
+    /// Blob ids of layers that may be named, or none.
+    nameable: HashMap<LayerNumber, Option<BlobId>>,
     /// Files that wait for their bytes: nothing about them is told but what stands already.
     waiting: HashSet<Ino>,
     /// Files and links that this commit tells of.
@@ -76,26 +76,35 @@ struct Batch {
 
 impl Publisher {
     /// A publisher over these parts.
-    pub fn new(env: Env, author: Author, index: Arc<Index>, tree: Arc<Tree>) -> Self {
-        Self { env, author, index, tree }
+    pub fn new(
+        env: Env,
+        author: Author,
+        index: Arc<Index>,
+        tree: Arc<Tree>,
+        log: Arc<Log>,
+    ) -> Self {
+        Self { env, author, index, tree, log }
     }
 
     /// Makes as many commits as it takes to tell all that can be told; returns how many.
     ///
     /// # Errors
-    /// Of the index; what was not told stays to be told.
+    /// [`Error::Refused`](crate::Error::Refused) when a remote has shown that this device is an
+    /// older copy of itself; of the index. What was not told stays to be told.
     pub fn publish(&self) -> Result<u64> {
+        self.log.check_own()?;
         let mut commits = 0;
         let mut after = None;
-        while self.index.pending_count()? > 0 || !self.index.layers_unpublished(1)?.is_empty() {
+        while self.index.has_pending()? || !self.index.layers_nameable(1)?.is_empty() {
             let publishing = self.tree.publishing()?;
             let batch = self.gather(&publishing, after)?;
             let (last, full) = (batch.last, batch.full);
             if batch.records.is_empty() {
                 batch.gone.iter().try_for_each(|gone| publishing.drop_pending(*gone))?;
             } else {
-                self.sign(&publishing, batch)?;
+                let number = self.sign(&publishing, batch)?;
                 publishing.finish()?;
+                self.log.may_leave(number);
                 commits += 1;
             }
             if !full {
@@ -106,15 +115,19 @@ impl Publisher {
         Ok(commits)
     }
 
+    /// Layers first, in commits of their own if they are many; then what changed.
     fn gather(&self, publishing: &Publishing<'_>, after: Option<Pending>) -> Result<Batch> {
         let lamport = lamport_after(self.index.number(LAMPORT)?.map(i64::cast_unsigned));
         let mut batch = Batch::new(Stamp { lamport, device: self.author.device });
-        self.name_layers(&mut batch)?;
         batch.last = after;
+        self.name_layers(&mut batch)?;
+        if batch.full {
+            return Ok(batch);
+        }
         let drafts = publishing.drafts(after, RECORDS_MAX)?;
         batch.full = drafts.len() == RECORDS_MAX;
         for (pending, draft) in drafts {
-            if batch.records.len() >= RECORDS_MAX || batch.extents >= EXTENTS_SUM_MAX {
+            if batch.is_full() {
                 batch.full = true;
                 break;
             }
@@ -129,19 +142,15 @@ impl Publisher {
 
     /// Layers no commit has named yet and some remote holds.
     fn name_layers(&self, batch: &mut Batch) -> Result<()> {
-        let mut bytes = 0;
-        for number in self.index.layers_unpublished(RECORDS_MAX)? {
-            if self.held(batch, number)?.is_none() {
-                continue;
-            }
-            let row = self.index.layer(number)?;
-            bytes += row.secret.toc.len();
-            if bytes > LAYER_BYTES_MAX && !batch.layers.is_empty() {
+        for number in self.index.layers_nameable(RECORDS_MAX)? {
+            if batch.is_full() {
                 batch.full = true;
                 break;
             }
-            batch.records.push(row.record());
+            let row = self.index.layer(number)?;
+            batch.add(row.record());
             batch.layers.push(number);
+            batch.nameable.insert(number, Some(row.id));
         }
         Ok(())
     }
@@ -161,7 +170,7 @@ impl Publisher {
                     return Ok(());
                 }
                 let file = draft.ino.file();
-                batch.records.push(Record::Xattr { file, name: draft.name, value: draft.value });
+                batch.add(Record::Xattr { file, name: draft.name, value: draft.value });
                 batch.told.push((pending, None, false));
             }
             Draft::Link(draft) => self.tell_link(publishing, batch, pending, draft)?,
@@ -173,7 +182,7 @@ impl Publisher {
                     return Ok(());
                 }
                 let (link, saw, heads) = (draft.link, draft.saw, draft.heads);
-                batch.records.push(Record::Unlink { link, saw, heads });
+                batch.add(Record::Unlink { link, saw, heads });
                 batch.told.push((pending, None, false));
             }
         }
@@ -201,7 +210,7 @@ impl Publisher {
         }
         if row.is_changed(Field::File) {
             let (kind, rdev, target) = (row.kind, row.rdev, row.target.clone());
-            batch.records.push(Record::File { file, kind, rdev, target, born: row.crtime });
+            batch.add(Record::File { file, kind, rdev, target, born: row.crtime });
         }
         let set = |field, value: u32| row.is_changed(field).then_some(value);
         let mode = set(Field::Mode, row.mode);
@@ -209,12 +218,12 @@ impl Publisher {
         let mtime = row.is_changed(Field::Mtime).then_some(row.mtime);
         if mode.is_some() || uid.is_some() || gid.is_some() || mtime.is_some() {
             let (atime, ctime, crtime) = (None, None, None);
-            batch.records.push(Record::Attr { file, mode, uid, gid, mtime, atime, ctime, crtime });
+            batch.add(Record::Attr { file, mode, uid, gid, mtime, atime, ctime, crtime });
         }
         let version = content.map(|content| {
             let (id, bases) = (publishing.draw_version(), row.heads());
             let (size, mtime) = (row.size, row.mtime);
-            batch.records.push(Record::Version { file, id, bases, size, mtime, content });
+            batch.add(Record::Version { file, id, bases, size, mtime, content });
             id
         });
         batch.names.insert(Pending::Node(draft.ino));
@@ -237,7 +246,7 @@ impl Publisher {
             return Ok(());
         }
         let LinkDraft { link, parent, name, child } = draft;
-        batch.records.push(Record::Link { link, parent, name, file: child.file() });
+        batch.add(Record::Link { link, parent, name, file: child.file() });
         batch.names.insert(pending);
         batch.told.push((pending, None, false));
         Ok(())
@@ -263,7 +272,9 @@ impl Publisher {
                 extents.push(hole(start - at));
             }
             let Source::Chunk { layer, number, skip } = &extent.source else { return Ok(None) };
-            let Some(layer) = self.held(batch, LayerNumber(*layer))? else { return Ok(None) };
+            let Some(layer) = self.nameable(batch, LayerNumber(*layer))? else {
+                return Ok(None);
+            };
             let source = Place::Chunk { layer, number: *number, skip: *skip };
             extents.push(Extent { len: extent.len, source });
             at = start + extent.len;
@@ -271,23 +282,20 @@ impl Publisher {
         if row.size > at {
             extents.push(hole(row.size - at));
         }
-        batch.extents += extents.len();
         Ok(Some(Content::Extents(extents)))
     }
 
-    fn held(&self, batch: &mut Batch, layer: LayerNumber) -> Result<Option<BlobId>> {
-        if let Some(known) = batch.held.get(&layer) {
+    /// The blob id of a layer that an earlier commit or this one tells of.
+    fn nameable(&self, batch: &mut Batch, layer: LayerNumber) -> Result<Option<BlobId>> {
+        if let Some(known) = batch.nameable.get(&layer) {
             return Ok(*known);
         }
-        let held = match self.index.holders(layer)?.is_empty() {
-            true => None,
-            false => Some(self.index.layer(layer)?.id),
-        };
-        batch.held.insert(layer, held);
-        Ok(held)
+        let id = self.index.layer_published(layer)?;
+        batch.nameable.insert(layer, id);
+        Ok(id)
     }
 
-    fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<()> {
+    fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<u64> {
         let author = &self.author;
         let mut heads: BTreeMap<LogId, Head> = BTreeMap::new();
         for head in self.index.heads_applied()? {
@@ -314,7 +322,8 @@ impl Publisher {
         for (pending, version, withheld) in batch.told {
             publishing.told(pending, batch.stamp, version, withheld)?;
         }
-        batch.gone.into_iter().try_for_each(|gone| publishing.drop_pending(gone))
+        batch.gone.into_iter().try_for_each(|gone| publishing.drop_pending(gone))?;
+        Ok(entry.head().number)
     }
 }
 
@@ -326,13 +335,22 @@ impl Batch {
             told: Vec::new(),
             gone: Vec::new(),
             layers: Vec::new(),
-            extents: 0,
-            held: HashMap::new(),
+            bytes: 0,
+            nameable: HashMap::new(),
             waiting: HashSet::new(),
             names: HashSet::new(),
             last: None,
             full: false,
         }
+    }
+
+    fn add(&mut self, record: Record) {
+        self.bytes += record.encoded_len();
+        self.records.push(record);
+    }
+
+    fn is_full(&self) -> bool {
+        self.records.len() >= RECORDS_MAX || self.bytes >= RECORD_BYTES_MAX
     }
 }
 

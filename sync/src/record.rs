@@ -323,6 +323,13 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// How many bytes it takes in a commit, before compression.
+    pub fn encoded_len(&self) -> usize {
+        pack(self).len()
+    }
+}
+
 impl Content {
     /// The content of an empty file.
     pub const EMPTY: Self = Self::Inline(Vec::new());

@@ -11,6 +11,7 @@ use rdrivefs_remote::entry::{Entry, LogId, LogKind};
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::identity::SecretKey;
 use rdrivefs_remote::link::{Credentials, Link, NodeUrl};
+use rdrivefs_remote::logs::Logs as _;
 use rdrivefs_remote::member::{Change, Membership, RECOVERY};
 use tokio::runtime::Handle;
 
@@ -79,11 +80,16 @@ pub(super) fn recover(
     let index = Arc::new(prepare(home, &local, env)?);
     let come_back = || -> Result<()> {
         let log = Log::open(root.drive(), root.secret.public(), device.log(), index.clone())?;
-        runtime.block_on(log.receive(&link, progress))?;
+        let heads = runtime.block_on(link.heads())?;
+        // One log that is refused must not keep anybody out of all the others.
+        match runtime.block_on(log.receive(&link, &heads, progress)) {
+            Err(e) if e.is_refusal() => tracing::warn!(error = %e, "not all could be received"),
+            received => drop(received?),
+        }
         let epochs = open_epochs(&root, &log.membership())?;
         let (added, number) = device.addition(&log.membership(), &root.secret)?;
         log.accept(added.encode())?;
-        runtime.block_on(log.send(&link, progress))?;
+        runtime.block_on(log.send(&link, &heads, progress))?;
         let lasting = NodeUrl { invite: None, ..url.clone() };
         index.add_remote(&RemoteRow {
             name: "home".into(),

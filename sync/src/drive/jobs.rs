@@ -290,16 +290,14 @@ impl Drive {
         halves: Halves,
         progress: &Progress,
     ) -> Result<Moved> {
-        let mut moved = Moved::default();
-        if halves != Halves::Push {
-            moved.exchanged = self.parts.pull(remote, progress).await?;
+        match halves {
+            Halves::Both => self.parts.sync(remote, progress).await,
+            Halves::Push => self.parts.push(remote, progress).await,
+            Halves::Pull => {
+                let exchanged = self.parts.pull(remote, progress).await?;
+                Ok(Moved { exchanged, ..Moved::default() })
+            }
         }
-        if halves != Halves::Pull {
-            let pushed = self.parts.push(remote, progress).await?;
-            moved.pushed = pushed.pushed;
-            moved.exchanged.sent = pushed.exchanged.sent;
-        }
-        Ok(moved)
     }
 
     fn layers_below(&self, path: &DrivePath) -> Result<HashSet<LayerNumber>> {
@@ -392,10 +390,14 @@ fn settle(remote: &Remote, moved: Result<Moved>, report: &mut SyncReport) -> Res
             report.pulled_commits += moved.exchanged.received;
             report.pulled_bytes += moved.exchanged.received_bytes;
             outcome.reached = true;
-            outcome.agreed = true;
-            moved == Moved::default()
+            let damaged = moved.pushed.damaged;
+            outcome.agreed = damaged == 0;
+            outcome.error = (damaged > 0).then(|| {
+                format!("{damaged} layers are damaged here and cannot be sent; verify --local names them")
+            });
+            moved == Moved::default() || damaged > 0
         }
-        Err(e @ (Error::Remote(_) | Error::NoRemote(_) | Error::Refused(_))) => {
+        Err(e) if e.is_refusal() || e.is_transient() => {
             outcome.reached = !e.is_transient();
             outcome.error = Some(e.to_string());
             true

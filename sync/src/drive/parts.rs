@@ -78,7 +78,10 @@ impl Drive {
         found::recover(home, phrase, url, unlock, &env, runtime.handle(), progress)?;
         drop(runtime);
         let drive = Self::open_locked(home, unlock, env, lock)?;
-        drive.parts.merger.apply_all(progress)?;
+        match drive.parts.merger.apply_all(progress) {
+            Err(e) if e.is_refusal() => tracing::warn!(error = %e, "not all could be applied"),
+            applied => drop(applied?),
+        }
         Ok(drive)
     }
 
@@ -240,6 +243,7 @@ fn assemble(
         &secrets.chunker,
         index.clone(),
         cache.clone(),
+        contents.clone(),
         tree.clone(),
     );
     let author = Author {
@@ -250,7 +254,7 @@ fn assemble(
         epoch: epoch.clone(),
     };
     let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
-    let publisher = Publisher::new(env.clone(), author, index.clone(), tree.clone());
+    let publisher = Publisher::new(env.clone(), author, index.clone(), tree.clone(), log.clone());
     let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
     let env = env.clone();
     let parts = Parts {

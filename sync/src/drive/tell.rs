@@ -364,7 +364,7 @@ impl Drive {
             quota_bytes: None,
             seen_ms: condition.seen.map(|at| at.0),
             proven_ms: proven.filter(|audit| audit.failures == 0).map(|audit| audit.at),
-            challenges: proven.map_or(0, |audit| audit.samples - audit.failures),
+            challenges: proven.map_or(0, |audit| audit.samples.saturating_sub(audit.failures)),
             failures: proven.map_or(0, |audit| audit.failures),
         })
     }

@@ -14,7 +14,7 @@ use rdrivefs_remote::env::WallMs;
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::layer::{LayerReader, Sealed, Toc};
+use crate::layer::{LAYER_BYTES_MAX, LayerReader, Sealed, Toc};
 use crate::record::Record;
 use crate::seal::Key;
 
@@ -87,6 +87,18 @@ impl LayerSecret {
         Ok(LayerReader::new(self.key.clone(), toc, drive.0, self.epoch, self.nonce))
     }
 
+    /// Whether a layer of `len` bytes can have this table of contents.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the rule that is broken.
+    fn check(&self, len: u64) -> Result<()> {
+        let end = Toc::decode(&self.toc)?.end().unwrap_or(u64::MAX);
+        match end <= len && len <= LAYER_BYTES_MAX as u64 {
+            true => Ok(()),
+            false => Err(Error::corrupt("a layer", format!("it cannot have {len} bytes"))),
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         minicbor::to_vec(self).expect("memory takes every write")
     }
@@ -116,6 +128,7 @@ impl Index {
         if let Some(number) = self.layer_number(&id)? {
             return Ok(number);
         }
+        secret.check(len)?;
         let row = self.seal_row(ROW, id.as_bytes(), &secret.encode());
         let number = self.draw_layer_number()?;
         self.with(|db| {
@@ -126,7 +139,7 @@ impl Index {
                 published,
                 row
             ])?;
-            let mut insert = db.prepare_cached("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?)")?;
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO chunk VALUES (?, ?, ?)")?;
             for (n, chunk) in chunks.iter().enumerate() {
                 insert.execute(params![chunk.0, number.0, n])?;
             }
@@ -305,6 +318,33 @@ impl Index {
             db.prepare_cached("DELETE FROM damaged WHERE remote = ? AND layer = ?")?
                 .execute(params![remote.0, layer.0])
                 .map(drop)
+        })
+    }
+
+    /// Layers no commit has named yet and some remote holds, oldest first.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn layers_nameable(&self, limit: usize) -> Result<Vec<LayerNumber>> {
+        self.with(|db| {
+            db.prepare_cached(
+                "SELECT number FROM layer WHERE published = 0
+                 AND number IN (SELECT layer FROM held) ORDER BY 1 LIMIT ?",
+            )?
+            .query_map([limit], |row| Ok(LayerNumber(row.get(0)?)))?
+            .collect()
+        })
+    }
+
+    /// The blob id of a layer if a commit names it.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn layer_published(&self, layer: LayerNumber) -> Result<Option<BlobId>> {
+        self.with(|db| {
+            db.prepare_cached("SELECT id FROM layer WHERE number = ? AND published = 1")?
+                .query_row([layer.0], |row| Ok(BlobId(row.get(0)?)))
+                .optional()
         })
     }
 

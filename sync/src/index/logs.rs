@@ -141,15 +141,42 @@ impl Index {
         })
     }
 
-    /// Entries whose records are not in the tables yet, in the order of log and number.
+    /// Logs with entries whose records are not in the tables yet.
+    ///
+    /// # Errors
+    /// Of the database, or when a log's name does not parse.
+    pub fn logs_unapplied(&self) -> Result<Vec<LogId>> {
+        let logs: Vec<[u8; 37]> = self.with(|db| {
+            db.prepare_cached("SELECT DISTINCT log FROM log WHERE applied = 0 ORDER BY log")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })?;
+        logs.iter().map(|log| Ok(LogId::decode(log)?)).collect()
+    }
+
+    /// The first entry of a log whose records are not in the tables yet.
     ///
     /// # Errors
     /// Of the database.
-    pub fn entries_unapplied(&self) -> Result<Vec<Bytes>> {
+    pub fn entry_unapplied(&self, log: &LogId) -> Result<Option<Bytes>> {
         self.with(|db| {
-            db.prepare_cached("SELECT entry FROM log WHERE applied = 0 ORDER BY log, number")?
-                .query_map([], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))?
-                .collect()
+            db.prepare_cached(
+                "SELECT entry FROM log WHERE log = ? AND applied = 0 ORDER BY number LIMIT 1",
+            )?
+            .query_row([log.encode()], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
+            .optional()
+        })
+    }
+
+    /// The hash of one entry.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn entry_hash(&self, log: &LogId, number: u64) -> Result<Option<[u8; 32]>> {
+        self.with(|db| {
+            db.prepare_cached("SELECT hash FROM log WHERE log = ? AND number = ?")?
+                .query_row(params![log.encode(), number.cast_signed()], |row| row.get(0))
+                .optional()
         })
     }
 }

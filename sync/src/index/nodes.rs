@@ -249,6 +249,14 @@ impl Index {
         })
     }
 
+    /// Whether anything is to be published.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn has_pending(&self) -> Result<bool> {
+        self.with(|db| db.prepare_cached("SELECT 1 FROM pending LIMIT 1")?.exists([]))
+    }
+
     /// How much is to be published.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS held (
         remote INTEGER NOT NULL, layer INTEGER NOT NULL, at_ms INTEGER NOT NULL,
         PRIMARY KEY (remote, layer)) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS held_layer ON held (layer);
     CREATE TABLE IF NOT EXISTS remote (number INTEGER PRIMARY KEY AUTOINCREMENT, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS audit (
         remote INTEGER NOT NULL, at_ms INTEGER NOT NULL, samples INTEGER NOT NULL,
