@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
-use rdrivefs_remote::proof::Outboard;
+use rdrivefs_remote::proof::{Outboard, Verified};
 
 pub use crate::cache::map::RANGE_BYTES;
 use crate::cache::part::Part;
@@ -113,7 +113,25 @@ impl Cache {
     /// # Errors
     /// Of the disk.
     pub fn whole(&self, layer: &LayerRef) -> Result<Option<Bytes>> {
-        self.part(layer)?.read_present(&(0..layer.len))
+        self.local(layer, 0..layer.len)
+    }
+
+    /// The bytes of `range`, if all of them are here.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn local(&self, layer: &LayerRef, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.part(layer)?.read_present(&range)
+    }
+
+    /// Writes verified bytes over what is here and was found damaged.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn mend(&self, layer: &LayerRef, verified: &Verified) -> Result<()> {
+        let grown = self.part(layer)?.fill(verified.start, &verified.bytes)?;
+        self.used_bytes.fetch_add(grown, Ordering::Relaxed);
+        Ok(())
     }
 
     /// How many bytes of the layer are here.

@@ -1,9 +1,9 @@
 //! Contents: the plain bytes of chunks, wherever their layers lie.
 //!
 //! A chunk is found by the index (which layer, which key), its sealed bytes come from the cache or,
-//! through it, from a remote, and single blocks of it are opened. Local bytes that do not open are
-//! dropped and asked for once more from a remote; what still does not open is an error that names
-//! the layer and the chunk, never wrong bytes.
+//! through it, from a remote, and single blocks of it are opened. For local bytes that do not open
+//! a remote is asked, and only what opens takes their place, since what is here may be the last
+//! copy; what no remote has right is an error that names the layer and the chunk, never wrong bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use rdrivefs_remote::identity::DriveId;
 use crate::cache::{Cache, LayerRef, RANGE_BYTES, Source};
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::index::layers::LayerNumber;
+use crate::index::layers::{ChunkPlace, LayerNumber};
 use crate::layer::LayerReader;
 use crate::tree::Chunks;
 
@@ -98,7 +98,7 @@ impl Contents {
         for span in self.spans(layer, chunks)? {
             self.cache.read(&open.layer, span, &*self.source)?;
         }
-        Ok(self.cache.present(&open.layer)? - before)
+        Ok(self.cache.present(&open.layer)?.saturating_sub(before))
     }
 
     fn open(&self, number: i64) -> Result<Open> {
@@ -121,14 +121,38 @@ impl Contents {
             Err(first) => first,
         };
         tracing::warn!(layer = %open.layer.id, number, "a local chunk does not open: {first}");
-        self.cache.evict(&open.layer, &[widened(&span, open.layer.len)])?;
-        let again = self.cache.read(&open.layer, span, &*self.source).map_err(|e| {
-            Error::corrupt(
-                format!("chunk {number} of layer {}", open.layer.id),
-                format!("{first}; and no remote has it: {e}"),
-            )
-        })?;
-        open.reader.open(number, range, &again)
+        let fresh =
+            self.source.fetch(&open.layer, widened(&span, open.layer.len)).map_err(|e| {
+                Error::corrupt(
+                    format!("chunk {number} of layer {}", open.layer.id),
+                    format!("{first}; and no remote has it: {e}"),
+                )
+            })?;
+        let start = (span.start - fresh.start) as usize;
+        let sealed = &fresh.bytes[start..start + (span.end - span.start) as usize];
+        let opened = open.reader.open(number, range, sealed)?;
+        self.cache.mend(&open.layer, &fresh)?;
+        Ok(opened)
+    }
+
+    /// Whether a chunk can be relied on to have these bytes: it opens to them here, or it is not
+    /// here, has their length, and a remote holds it that was not found without it.
+    ///
+    /// # Errors
+    /// Of the index or the disk.
+    pub fn has(&self, place: ChunkPlace, plain: &[u8]) -> Result<bool> {
+        let (layer, number) = (place.layer, place.number);
+        let open = self.open(layer.0)?;
+        if open.reader.plain_len(number).ok() != u32::try_from(plain.len()).ok() {
+            return Ok(false);
+        }
+        match self.cache.local(&open.layer, open.reader.span(number)?)? {
+            Some(sealed) => {
+                let opened = open.reader.open(number, 0..plain.len() as u32, &sealed);
+                Ok(opened.is_ok_and(|opened| opened == plain))
+            }
+            None => Ok(!self.index.holders(layer)?.is_empty()),
+        }
     }
 }
 

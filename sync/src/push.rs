@@ -2,10 +2,13 @@
 //!
 //! Must: a layer counts as held only after the remote acknowledged it as durable. A push can stop
 //! anywhere and is taken up again from the index; what a remote turns out to have is not sent twice.
+//! A layer that rotted here is not sent, and holds up no other.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::store::{Body, Store as _};
 use tokio::task::JoinSet;
@@ -34,6 +37,8 @@ pub struct Pushed {
     pub bytes: u64,
     /// Layers sent.
     pub layers: u64,
+    /// Layers that should be sent and are damaged here.
+    pub damaged: u64,
 }
 
 /// Sends layers to remotes.
@@ -103,7 +108,7 @@ impl Pusher {
                 flight_bytes -= self.landed(remote, &mut flight, pushed, progress).await?;
             }
             progress.check()?;
-            let Some(bytes) = self.cache.whole(&layer)? else { continue };
+            let Some(bytes) = self.intact(&layer, pushed)? else { continue };
             let link = remote.link.clone();
             flight_bytes += layer.len;
             flight.spawn(
@@ -114,6 +119,25 @@ impl Pusher {
             self.landed(remote, &mut flight, pushed, progress).await?;
         }
         Ok(())
+    }
+
+    /// The bytes of a layer, if all of them are here and are what its name says.
+    fn intact(&self, layer: &LayerRef, pushed: &mut Pushed) -> Result<Option<Bytes>> {
+        let bytes = match self.cache.whole(layer) {
+            Err(Error::Io { what, source }) => {
+                tracing::error!(layer = %layer.id, what, error = %source, "not to be read");
+                None
+            }
+            whole => match whole? {
+                None => return Ok(None),
+                whole => whole.filter(|bytes| BlobId::of(bytes) == layer.id),
+            },
+        };
+        if bytes.is_none() {
+            tracing::error!(layer = %layer.id, "a layer is damaged here and cannot be sent");
+            pushed.damaged += 1;
+        }
+        Ok(bytes)
     }
 
     async fn landed(

@@ -20,6 +20,7 @@ use rdrivefs_remote::proof::Outboard;
 
 use crate::cache::Cache;
 use crate::chunk::{self, ChunkId, Cutter};
+use crate::content::Contents;
 use crate::error::Result;
 use crate::gc;
 use crate::index::Index;
@@ -66,6 +67,7 @@ pub struct Sealer {
     cutter: Cutter,
     index: Arc<Index>,
     cache: Arc<Cache>,
+    contents: Arc<Contents>,
     tree: Arc<Tree>,
     open: Mutex<Assembly>,
 }
@@ -103,6 +105,7 @@ impl Sealer {
         chunker: &Key,
         index: Arc<Index>,
         cache: Arc<Cache>,
+        contents: Arc<Contents>,
         tree: Arc<Tree>,
     ) -> Self {
         Self {
@@ -113,6 +116,7 @@ impl Sealer {
             cutter: Cutter::new(chunker),
             index,
             cache,
+            contents,
             tree,
             open: Mutex::default(),
         }
@@ -243,7 +247,10 @@ impl Sealer {
             open.sum.known_bytes += plain.len() as u64;
             return Ok(Place::Open(*number));
         }
-        if let Some(place) = self.index.chunk(&id)? {
+        // What the table says is looked at before the journal's copy goes on its word.
+        if let Some(place) = self.index.chunk(&id)?
+            && self.contents.has(place, plain)?
+        {
             open.sum.known_bytes += plain.len() as u64;
             return Ok(Place::Closed(place));
         }

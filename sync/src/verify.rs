@@ -137,11 +137,13 @@ impl Verifier {
         };
         let targets: Vec<_> =
             layers.iter().flat_map(|(n, layer)| (0..count).map(|_| (*n, *layer))).collect();
+        let mut failures = 0;
         for batch in targets.chunks(BATCH) {
             let asked: Vec<_> = batch.iter().map(|(_, layer)| (*layer, draw(layer))).collect();
             let answers = self.remotes.challenge(remote, &asked).await;
             for (((number, _), (_, offset)), answer) in batch.iter().zip(asked).zip(answers) {
                 if let Answer::Wrong(_) = answer {
+                    failures += 1;
                     let (at, offset) = (self.env.wall_ms(), Some(offset));
                     let damage = Damage { layer: *number, at, offset };
                     self.index.add_damage(remote.number, &damage)?;
@@ -150,6 +152,14 @@ impl Verifier {
                     unproven.entry(*number).or_insert(why);
                 }
             }
+        }
+        if failures > 0 {
+            // Whoever was caught has no clean record any more.
+            let at = self.env.wall_ms().0;
+            let bytes = layers.iter().map(|(_, layer)| layer.len).sum();
+            let samples = targets.len() as u64;
+            let audit = Audit { at, samples, failures, bytes, whole: false };
+            self.index.add_audit(remote.number, &audit)?;
         }
         Ok(unproven)
     }

@@ -501,3 +501,103 @@ fn what_died_before_anybody_was_told_gives_its_room_back() {
     let again = drive.tree().lookup(Ino::ROOT, b"again").unwrap().ino;
     assert!(read(drive.tree(), again) == dead);
 }
+
+/// Flips a byte in the middle of every layer in the cache of `a`.
+fn rot_cache(world: &World) {
+    let mut left = vec![world.path("a").join("cache")];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                left.push(entry);
+            } else if entry.extension().is_some_and(|kind| kind == "layer") {
+                let mut bytes = std::fs::read(&entry).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(&entry, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_here_drops_nothing_and_holds_up_nothing() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let one = noise(1, 2 * MIB);
+    let first = put(drive.tree(), Ino::ROOT, b"first", &one);
+    drive.evict(&root(), true, &Progress::silent()).unwrap();
+    rot_cache(&world);
+    let mut bad = 0;
+    for n in 0..512 {
+        let read = drive.tree().read(first, n * 4096, 4096);
+        bad += usize::from(read.is_err());
+    }
+    assert!(bad > 0 && bad < 512, "{bad} of 512");
+    let before = cached(&drive);
+    // It cannot be sent, and what comes after it can.
+    let second = put(drive.tree(), Ino::ROOT, b"second", &noise(2, MIB));
+    let report = drive.sync(None, &Progress::silent()).unwrap();
+    assert!(!report.agreed && report.pushed_layers == 1, "{report:?}");
+    assert!(report.remotes[0].error.as_ref().unwrap().contains("damaged"), "{report:?}");
+    assert!(cached(&drive) >= before, "nothing was dropped");
+    // The same content again is not believed to be there.
+    let again = put(drive.tree(), Ino::ROOT, b"again", &one);
+    let report = drive.sync(None, &Progress::silent()).unwrap();
+    assert_eq!(report.pushed_layers, 1, "{report:?}");
+    assert!(read(drive.tree(), again) == one);
+    // What came off its bit opens again.
+    rot_cache(&world);
+    assert!(read(drive.tree(), first) == one);
+    assert!(read(drive.tree(), second) == noise(2, MIB), "a remote has it right");
+}
+
+#[test]
+fn an_attribute_of_a_file_that_is_gone_is_refused_and_recorded_nowhere() {
+    let world = World::new();
+    let home = world.home("a");
+    let (drive, _) = Drive::create(&home, &Unlock::KeyFile, Env::real()).unwrap();
+    let ino = put(drive.tree(), Ino::ROOT, b"f", b"x");
+    drive.tree().unlink(Ino::ROOT, b"f").unwrap();
+    drive.tree().flush().unwrap();
+    drive.tree().set_xattr(ino, b"user.a", b"1", SetXattr::Any).unwrap_err();
+    drive.tree().pin(ino, true).unwrap_err();
+    put(drive.tree(), Ino::ROOT, b"g", b"y");
+    let crashed = crash(&drive, &world.path("crashed"));
+    assert_eq!(tell(open(&crashed).tree()).len(), 1);
+}
+
+#[test]
+fn commits_that_would_be_too_long_are_several() {
+    let world = World::new();
+    let (a, phrase) = world.founder();
+    for n in 0..100_u64 {
+        let name = format!("f{n}");
+        let ino = put(a.tree(), Ino::ROOT, name.as_bytes(), name.as_bytes());
+        let value = noise(n, 60_000);
+        a.tree().set_xattr(ino, b"user.big", &value, SetXattr::Create).unwrap();
+    }
+    let sent = sync(&a).pushed_commits;
+    assert!(sent >= 3, "{sent} commits");
+    let b = world.recover("b", &phrase);
+    assert_eq!(tell(b.tree()), tell(a.tree()));
+}
+
+#[test]
+fn a_device_put_back_from_an_older_copy_publishes_nothing() {
+    let world = World::new();
+    let (a, _) = world.founder();
+    put(a.tree(), Ino::ROOT, b"one", b"1");
+    sync(&a);
+    let old = crash(&a, &world.path("old"));
+    put(a.tree(), Ino::ROOT, b"two", b"2");
+    sync(&a);
+    drop(a);
+    let restored = open(&old);
+    put(restored.tree(), Ino::ROOT, b"three", b"3");
+    let report = restored.push(None, &Progress::silent()).unwrap();
+    assert!(!report.agreed, "{report:?}");
+    assert_eq!(report.pushed_commits, 0, "{report:?}");
+    assert!(report.remotes[0].error.as_ref().unwrap().contains("older copy"), "{report:?}");
+    let a = open(&world.home("a"));
+    assert_eq!(sync(&a).pulled_commits, 0, "the log is what it was");
+}

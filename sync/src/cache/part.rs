@@ -87,12 +87,14 @@ impl Part {
     /// The bytes of `range` if all of them are here.
     pub(super) fn read_present(&self, range: &Range<u64>) -> Result<Option<Bytes>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let range = range.start..range.end.min(self.len);
-        if state.map.first_missing(&range).is_some() {
+        if range.end > self.len || range.start > range.end {
+            return Err(Error::corrupt(format!("layer {}", self.id), "it is shorter than asked"));
+        }
+        if state.map.first_missing(range).is_some() {
             return Ok(None);
         }
         let file = state.file.as_ref().expect("what is present has a file");
-        let bytes = read_at(file, &range).map_err(Error::io(format!("read layer {}", self.id)))?;
+        let bytes = read_at(file, range).map_err(Error::io(format!("read layer {}", self.id)))?;
         Ok(Some(bytes))
     }
 

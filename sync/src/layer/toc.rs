@@ -78,7 +78,10 @@ impl Toc {
     }
 
     /// Where the last chunk ends, if everything about the table can be.
-    pub(super) fn end(&self) -> Result<u64, &'static str> {
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn end(&self) -> Result<u64, &'static str> {
         if self.chunks.is_empty() || self.chunks.len() > CHUNKS_MAX {
             return Err("no layer has this number of chunks");
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::{Ino, LinkId};
 use crate::index::entries::EntryRow;
 use crate::index::nodes::Pending;
@@ -20,14 +20,23 @@ use crate::tree::tomb::TombRow;
 impl Tree {
     /// Applies a record of the journal that the index does not have yet.
     pub(super) fn replay(&self, position: Position, place: Place, record: &[u8]) -> Result<()> {
-        match Record::decode(record)? {
-            Record::Op(op) => self.apply(&op, position),
+        let (applied, of_one_file) = match Record::decode(record)? {
+            Record::Op(op) => (self.apply(&op, position), op.is_of_one_file()),
             Record::Write(write) => {
-                let node = self.node(Ino(write.ino))?;
-                let mut state = node.write();
-                self.wrote(&node, &mut state, &write, position, place);
+                let wrote = self.node(Ino(write.ino)).map(|node| {
+                    let mut state = node.write();
+                    self.wrote(&node, &mut state, &write, position, place);
+                });
+                (wrote, true)
+            }
+        };
+        match applied {
+            // It was forgotten while the record was on its way into the journal.
+            Err(Error::Posix(Posix::Stale)) if of_one_file => {
+                tracing::warn!(?position, "a record of a file that is gone");
                 Ok(())
             }
+            applied => applied,
         }
     }
 

@@ -202,6 +202,15 @@ impl Tree {
         result
     }
 
+    /// As [`Tree::applied`], for a change of one file, which may have been forgotten between the
+    /// record and its application: there is nothing to be behind of then.
+    pub(super) fn applied_to_file<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(Error::Posix(Posix::Stale)) => Err(Posix::Stale.into()),
+            result => self.applied(result),
+        }
+    }
+
     pub(super) fn check_whole(&self) -> Result<()> {
         if !self.failed.load(Ordering::Relaxed) {
             return Ok(());

@@ -248,7 +248,10 @@ impl Tree {
     pub fn pin(&self, ino: Ino, pinned: bool) -> Result<()> {
         let _gate = self.shared();
         let _names = lock(&self.names);
-        self.carry_out(&Op::Pin { ino: ino.0, pinned })
+        self.node(ino)?;
+        let op = Op::Pin { ino: ino.0, pinned };
+        let at = self.append(&op.encode())?.position;
+        self.applied_to_file(self.apply(&op, at))
     }
 
     /// The kernel was told of the inode `count` more times.

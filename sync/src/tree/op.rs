@@ -240,6 +240,24 @@ impl Shared {
 }
 
 impl Op {
+    /// Whether it changes one file and no name, so that without the file it means nothing.
+    pub(super) fn is_of_one_file(&self) -> bool {
+        match self {
+            Self::Attr(_)
+            | Self::Xattr { .. }
+            | Self::LongXattr { .. }
+            | Self::Share(_)
+            | Self::Staged { .. }
+            | Self::Cut { .. }
+            | Self::Pin { .. } => true,
+            Self::Make(_)
+            | Self::Link { .. }
+            | Self::Unlink { .. }
+            | Self::Move { .. }
+            | Self::Exchange { .. } => false,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![0];
         minicbor::encode(self, &mut out).expect("memory takes every write");

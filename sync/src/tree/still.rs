@@ -37,7 +37,8 @@ impl Still<'_> {
     /// Of the index.
     pub fn unreferenced(&self, mut layers: BTreeSet<LayerNumber>) -> Result<BTreeSet<LayerNumber>> {
         let index = &self.tree.index;
-        let mut after = Ino(0);
+        // Kept as signed numbers, so the least comes before all.
+        let mut after = Ino(1 << 63);
         while !layers.is_empty() {
             let step = index.nodes_after(after, STEP)?;
             let Some(last) = step.last() else { break };

@@ -72,6 +72,8 @@ impl Tree {
         check(name, value)?;
         let _gate = self.shared();
         let _names = lock(&self.names);
+        // Must: nothing is recorded about a file that is gone.
+        let node = self.node(ino)?;
         let there = self.xattr_value(ino, name)?.is_some();
         match how {
             SetXattr::Create if there => return Err(Posix::Exists.into()),
@@ -85,7 +87,6 @@ impl Tree {
         if name != acl::ACCESS {
             return self.record_xattr(ino, name, Some(value.to_vec()), now);
         }
-        let node = self.node(ino)?;
         let mode = node.read().row.mode;
         let (mode, minimal) = acl::mode_of(value, mode)?;
         // A list that says no more than the mode is none; one that is there goes.
@@ -118,9 +119,11 @@ impl Tree {
             let op = Op::LongXattr { ino: ino.0, name: name.to_vec(), places, now };
             let Op::LongXattr { places, .. } = &op else { unreachable!("it was just made") };
             let at = self.append_naming(&op.encode(), places)?;
-            return self.applied(self.xattr_set(ino, name, Some(value), at, now));
+            return self.applied_to_file(self.xattr_set(ino, name, Some(value), at, now));
         }
-        self.carry_out(&Op::Xattr { ino: ino.0, name: name.to_vec(), value, now })
+        let op = Op::Xattr { ino: ino.0, name: name.to_vec(), value, now };
+        let at = self.append(&op.encode())?.position;
+        self.applied_to_file(self.apply(&op, at))
     }
 
     pub(super) fn default_acl(&self, ino: Ino) -> Result<Option<Vec<u8>>> {
