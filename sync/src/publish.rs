@@ -258,7 +258,7 @@ impl Publisher {
             return Ok(None);
         }
         if row.extents.count() > EXTENTS_MAX {
-            tracing::warn!("a file in more than {EXTENTS_MAX} pieces is not published");
+            tracing::warn!("a file of more than {EXTENTS_MAX} stretches between holes stays here");
             return Ok(None);
         }
         if let Some(bytes) = inline(row) {

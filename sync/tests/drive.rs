@@ -601,3 +601,23 @@ fn a_device_put_back_from_an_older_copy_publishes_nothing() {
     let a = open(&world.home("a"));
     assert_eq!(sync(&a).pulled_commits, 0, "the log is what it was");
 }
+
+#[test]
+fn a_file_of_very_many_stretches_is_cut_anew_and_reaches_others() {
+    let world = World::new();
+    let (a, phrase) = world.founder();
+    let mut data = noise(1, 24 * MIB);
+    let file = put(a.tree(), Ino::ROOT, b"file", &data);
+    sync(&a);
+    for n in 0..70_000_usize {
+        let at = n * 349 + n % 3;
+        data[at] ^= 0x55;
+        a.tree().write(file, at as u64, &data[at..=at]).unwrap();
+    }
+    sync(&a);
+    assert!(a.layers(Some(&DrivePath(b"/file".to_vec()))).unwrap().len() < 100);
+    assert!(read(a.tree(), file) == data);
+    let b = world.recover("b", &phrase);
+    let file = b.tree().lookup(Ino::ROOT, b"file").unwrap().ino;
+    assert!(read(b.tree(), file) == data);
+}

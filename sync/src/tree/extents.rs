@@ -8,6 +8,9 @@ use minicbor::{Decode, Encode};
 use crate::index::layers::{ChunkPlace, LayerNumber};
 use crate::journal::Place;
 
+/// The longest stretch that is joined of others: no chunk and no block is longer.
+const JOINED_BYTES_MAX: u64 = 4 << 20;
+
 /// Where the bytes of a stretch lie.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Source {
@@ -76,6 +79,21 @@ impl Source {
         }
     }
 
+    /// Whether `next` is what follows `len` bytes of this.
+    fn leads_to(&self, next: &Self, len: u64) -> bool {
+        let follows = |skip: u32, next: u32| u64::from(skip) + len == u64::from(next);
+        match (self, next) {
+            (Self::Staged { place, skip }, Self::Staged { place: other, skip: next }) => {
+                place == other && follows(*skip, *next)
+            }
+            (
+                Self::Chunk { layer, number, skip },
+                Self::Chunk { layer: other_layer, number: other, skip: next },
+            ) => layer == other_layer && number == other && follows(*skip, *next),
+            _ => false,
+        }
+    }
+
     /// The `len` bytes from `by` on.
     fn part(&self, by: u64, len: u64) -> Self {
         let step = u32::try_from(by).expect("a stretch is far shorter than 4 GiB");
@@ -125,6 +143,24 @@ impl Extents {
         }
         self.cut(at..at + len);
         self.add(at, Extent { len, source });
+        self.join(at + len);
+        self.join(at);
+    }
+
+    /// Makes one stretch of the two that meet at `at`, if the bytes of one follow the other's.
+    fn join(&mut self, at: u64) {
+        let Some((first, before)) = self.map.range(..at).next_back() else { return };
+        let Some(after) = self.map.get(&at) else { return };
+        let (first, len) = (*first, before.len);
+        let end = len + after.len;
+        if first + len == at
+            && end <= JOINED_BYTES_MAX
+            && before.source.leads_to(&after.source, len)
+        {
+            let before = self.take(first);
+            drop(self.take(at));
+            self.add(first, Extent { len: end, source: before.source });
+        }
     }
 
     /// Makes a hole.
@@ -200,8 +236,17 @@ impl Extents {
 
     /// The runs of neighbouring bytes that are in no layer.
     pub fn unsealed_runs(&self) -> Vec<Range<u64>> {
+        self.runs(|source| source.layer().is_none())
+    }
+
+    /// The runs of neighbouring bytes, holes between them.
+    pub fn data_runs(&self) -> Vec<Range<u64>> {
+        self.runs(|_| true)
+    }
+
+    fn runs(&self, of: impl Fn(&Source) -> bool) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for (at, extent) in self.iter().filter(|(_, extent)| extent.source.layer().is_none()) {
+        for (at, extent) in self.iter().filter(|(_, extent)| of(&extent.source)) {
             match runs.last_mut() {
                 Some(last) if last.end == at => last.end += extent.len,
                 _ => runs.push(at..at + extent.len),
@@ -332,6 +377,18 @@ mod tests {
             let bytes = minicbor::to_vec(&extents).unwrap();
             prop_assert_eq!(minicbor::decode::<Extents>(&bytes).unwrap(), extents);
         }
+    }
+
+    #[test]
+    fn neighbours_in_one_chunk_are_one_stretch() {
+        let mut extents = Extents::default();
+        let place = ChunkPlace { layer: LayerNumber(5), number: 3 };
+        for at in [20, 0, 30, 10] {
+            extents.put(at, 10, Source::chunk(place, at as u32));
+        }
+        assert_eq!(extents.pieces(&(0..40)), [(0..40, Source::chunk(place, 0))]);
+        extents.put(40, 10, Source::chunk(place, 0));
+        assert_eq!(extents.count(), 2, "the same chunk from its beginning is another stretch");
     }
 
     #[test]

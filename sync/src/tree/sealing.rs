@@ -27,12 +27,16 @@ const AGE_MAX: Duration = Duration::from_secs(30);
 /// Unsealed bytes of a file that is being streamed into, beyond which sealing begins.
 const STREAM_BYTES: u64 = 64 << 20;
 
+/// A file in more stretches than this is cut anew as a whole the next time it is sealed: lists
+/// that long are slow to read and to send.
+const RAGGED_EXTENTS: usize = 16 << 10;
+
 /// A file to be sealed, as of one moment.
 pub struct SealJob {
     node: Arc<Node>,
     /// Its length.
     pub size: u64,
-    /// The stretches that are not sealed.
+    /// The stretches to be sealed.
     pub runs: Vec<Range<u64>>,
     /// Whether it is still being written at its end: what is not yet cut there is left for later.
     pub streaming: bool,
@@ -95,7 +99,10 @@ impl Tree {
             SealJob {
                 node: node.clone(),
                 size: state.row.size,
-                runs: state.row.extents.unsealed_runs(),
+                runs: match state.row.extents.count() > RAGGED_EXTENTS {
+                    true => state.row.extents.data_runs(),
+                    false => state.row.extents.unsealed_runs(),
+                },
                 streaming: state.opens > 0 && lately,
                 before: state.row.extents.clone(),
                 segments,
