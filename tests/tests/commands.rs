@@ -307,6 +307,20 @@ fn the_next_step_is_on_standard_error_unless_quiet() {
     assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""), "quiet is quiet");
 }
 
+#[test]
+fn who_comes_back_is_told_what_came_back_and_what_is_next() {
+    let (world, node, a) = founder();
+    a.mount();
+    fs::write(a.dir.join("f"), noise(10)).unwrap();
+    a.unmount();
+    let b = world.device("b");
+    let phrase = world.path("phrase");
+    let words = ["init", "--no-passphrase", "--recover", text(&phrase), "--remote", &node.url];
+    let said = b.run(&words);
+    says(&said, 0, &["is back with 2 files", "next: rdrivefs mount"]);
+    assert_eq!(said.out, "");
+}
+
 fn cached(a: &Device) -> Vec<PathBuf> {
     let folders = fs::read_dir(a.home.join("cache/default")).unwrap().flatten();
     let files = folders.flat_map(|f| fs::read_dir(f.path()).unwrap().flatten());
