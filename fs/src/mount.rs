@@ -22,7 +22,8 @@ mod options;
 mod error;
 
 pub use error::MountError;
-pub use options::Options;
+pub use options::{KNOWN as KNOWN_OPTIONS, Options};
+pub use point::{clear_dead, is_dead_mount};
 
 /// Threads of the request loop on a computer with few processors: reads may wait for a remote.
 const THREADS_MIN: usize = 8;

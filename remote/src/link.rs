@@ -24,6 +24,7 @@ use crate::blob::BlobId;
 use crate::entry::LogId;
 use crate::env::{Env, Instant};
 use crate::error::{Error, Result};
+use crate::identity::PublicKey;
 use crate::link::batch::Batches;
 use crate::link::session::Session;
 use crate::logs::{Head, Logs, WATCH_MS_MAX};
@@ -75,6 +76,15 @@ impl Link {
         let link = Self::lazy(url, who, env);
         link.inner.session().await?;
         Ok(link)
+    }
+
+    /// The key that the node at this address shows, whatever key the URL has: for a person to
+    /// compare with what its keeper says. It is not proven before a connection that pins it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::UnknownVersion`], [`Error::Forged`] when it shows none.
+    pub async fn shown_key(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<PublicKey> {
+        Session::shown_key(url, who, env).await
     }
 
     /// A link that connects when it is first asked something. Needs a tokio runtime around it.

@@ -4,10 +4,16 @@
 //! from any thread. Opening replays the journal; nothing runs in the background until
 //! [`Drive::start`].
 
+mod doctor;
 mod found;
 mod jobs;
+mod kept;
 mod parts;
+mod settle;
 mod tell;
+mod trust;
+mod usage;
 mod walk;
 
 pub use parts::Drive;
+pub use trust::Named;

@@ -158,7 +158,12 @@ impl Drive {
         self.keybag.secrets()
     }
 
-    fn tell(&self, event: Event) {
+    /// What this device shows to nodes.
+    pub(super) fn credentials(&self) -> Result<Credentials> {
+        credentials(self.secrets(), &self.parts.log)
+    }
+
+    pub(super) fn tell(&self, event: Event) {
         if let Some(engine) = &*self.engine.lock().unwrap_or_else(PoisonError::into_inner) {
             engine.tell(event);
         }
