@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rdrivefs_remote::entry::{LogId, LogKind};
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::link::{Credentials, NodeUrl};
+use rdrivefs_remote::wrap::{Limits, Pace};
 use tokio::runtime::Runtime;
 
 use crate::cache::Cache;
@@ -12,7 +13,7 @@ use crate::content::Contents;
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::evict::{Evictor, Rule};
-use crate::home::{Config, Home, Lock};
+use crate::home::{Config, Home, Lock, Network, Size};
 use crate::index::Index;
 use crate::keybag::{Keybag, Secrets, Unlock};
 use crate::keys::Phrase;
@@ -174,7 +175,7 @@ impl Drive {
         let keybag = Keybag::open(&home.keys_file(), unlock)?;
         let runtime = runtime()?;
         let secrets = keybag.secrets();
-        let (parts, contents) = assemble(home, secrets, &env, &runtime)?;
+        let (parts, contents) = assemble(home, &config, secrets, &env, &runtime)?;
         let parts = Arc::new(parts);
         let (index, cache, remotes) =
             (parts.index.clone(), parts.cache.clone(), parts.remotes.clone());
@@ -216,6 +217,7 @@ impl Drop for Drive {
 
 fn assemble(
     home: &Home,
+    config: &Config,
     secrets: &Secrets,
     env: &Env,
     runtime: &Runtime,
@@ -227,7 +229,9 @@ fn assemble(
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
     let credentials = credentials(secrets, &log)?;
     let handle = runtime.handle().clone();
-    let remotes = Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
+    let limits = limits(&config.network, env);
+    let remotes = Remotes::open(env.clone(), index.clone(), handle.clone(), credentials, limits)?;
+    let remotes = Arc::new(remotes);
     let contents =
         Arc::new(Contents::new(secrets.drive(), index.clone(), cache.clone(), remotes.clone()));
     let journal_dir = home.journal_dir();
@@ -278,6 +282,16 @@ fn assemble(
     Ok((parts, contents))
 }
 
+/// What all links keep to together, and each of them.
+fn limits(network: &Network, env: &Env) -> Limits {
+    let pace = |limit: Size| (limit.0 > 0).then(|| Arc::new(Pace::new(limit.0, env.clone())));
+    Limits {
+        sent: pace(network.upload_limit),
+        received: pace(network.download_limit),
+        requests_max: Some(network.requests),
+    }
+}
+
 /// The log this device writes.
 fn own_log(secrets: &Secrets) -> LogId {
     let (author, instance) = (secrets.device.public(), secrets.instance);
@@ -307,4 +321,22 @@ fn runtime() -> Result<Runtime> {
         .enable_all()
         .build()
         .map_err(Error::io("start the threads for links"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_network_become_limits() {
+        let free = limits(&Network::default(), &Env::real());
+        assert!(free.sent.is_none() && free.received.is_none());
+        assert_eq!(free.requests(), 16);
+        let (upload_limit, download_limit) = (Size(1 << 20), Size(2 << 20));
+        let set = Network { upload_limit, download_limit, requests: 3 };
+        let set = limits(&set, &Env::real());
+        assert_eq!(set.sent.as_ref().map(|pace| pace.bytes_per_s()), Some(1 << 20));
+        assert_eq!(set.received.as_ref().map(|pace| pace.bytes_per_s()), Some(2 << 20));
+        assert_eq!(set.requests(), 3);
+    }
 }
