@@ -13,7 +13,6 @@ mod settle;
 mod tell;
 mod trust;
 mod usage;
-mod walk;
 
 pub use parts::Drive;
 pub use trust::Named;

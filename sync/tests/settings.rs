@@ -29,7 +29,11 @@ struct World {
 
 impl World {
     fn new(nodes: usize, settings: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), nodes, settings)
+    }
+
+    /// As [`World::new`]; the drive lies in the folder `a` of `dir`.
+    fn on(dir: tempfile::TempDir, nodes: usize, settings: &str) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let home = Roots::under(&dir.path().join("a")).home("default").unwrap();
         drop(Drive::create(&home, &Unlock::KeyFile, Env::real()).unwrap());
@@ -68,10 +72,25 @@ impl World {
         assert_eq!(report.failures, 0, "{report:?}");
     }
 
-    fn evict(&self) {
+    /// Drops everything; whether all of it could go.
+    fn evict(&self) -> bool {
         let all = [DrivePath(b"/".to_vec())];
-        let report = self.drive().evict(&all, false, &Progress::silent()).unwrap();
-        assert_eq!(report.kept, [], "{report:?}");
+        self.drive().evict(&all, false, &Progress::silent()).unwrap().kept.is_empty()
+    }
+
+    fn cached(&self) -> u64 {
+        self.drive().status().unwrap().cache.bytes
+    }
+
+    /// How much of a file was not here.
+    fn fetch(&self, path: &str) -> u64 {
+        let path = [DrivePath(path.as_bytes().to_vec())];
+        self.drive().fetch(&path, &Progress::silent()).unwrap().fetched_bytes
+    }
+
+    fn free(&self) -> u64 {
+        let disk = self.drive().tree().statfs().unwrap();
+        disk.bavail * u64::from(disk.bsize)
     }
 
     fn put(&self, name: &str, seed: u64, len: usize) -> Ino {
@@ -115,6 +134,16 @@ fn took<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     (done, Env::real().instant().since(began))
 }
 
+/// Waits for something the background does.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Env::real().instant();
+    while !done() {
+        let waited = Env::real().instant().since(began);
+        assert!(waited.as_secs() < 40, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn the_upload_limit_holds_for_all_remotes_together() {
     let world = World::new(2, "[network]\nupload_limit = \"2MiB\"\n");
@@ -130,8 +159,111 @@ fn the_download_limit_holds_and_what_comes_in_pieces_is_whole() {
     let file = world.put("file", 1, 3 * MIB);
     world.sync();
     world.audit();
-    world.evict();
+    assert!(world.evict());
     let (bytes, took) = took(|| world.read(file));
     assert!(bytes == noise(1, 3 * MIB));
     assert!((1_500..20_000).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn a_cache_over_its_bound_shrinks_by_itself_and_pinned_files_stay() {
+    let world = World::new(1, "cache_size = \"64MiB\"\n[verify]\nchallenges_per_day = 0\n");
+    let files: Vec<_> = (0..3).map(|n| world.put(&format!("file{n}"), n, 30 * MIB)).collect();
+    let pinned = [DrivePath(b"/file0".to_vec())];
+    world.drive().pin(&pinned, true).unwrap();
+    world.sync();
+    assert!(world.cached() > 90 * MIB as u64);
+    world.drive().start();
+    wait_until("the cache is small", || world.cached() <= 64 * MIB as u64);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(world.cached() > 30 * MIB as u64, "no more goes than has to");
+    assert_eq!(world.fetch("/file0"), 0, "it is pinned");
+    for (n, file) in files.iter().enumerate() {
+        assert!(world.read(*file) == noise(n as u64, 30 * MIB));
+    }
+    wait_until("the cache is small again", || world.cached() <= 64 * MIB as u64);
+}
+
+#[test]
+fn what_was_used_last_goes_last() {
+    let world = World::new(1, "");
+    let first = world.put("first", 1, 10 * MIB);
+    world.sync();
+    world.put("second", 2, 10 * MIB);
+    world.sync();
+    world.audit();
+    world.read(first);
+    let report = world.drive().evict_bytes(MIB as u64, false, &Progress::silent()).unwrap();
+    assert!((MIB..14 * MIB).contains(&(report.evicted_bytes as usize)), "{report:?}");
+    assert_eq!(world.fetch("/first"), 0);
+    assert!(world.fetch("/second") >= MIB as u64);
+}
+
+#[test]
+fn the_days_challenges_add_up_to_the_audit_that_evicting_needs() {
+    let busy = World::new(1, "[verify]\nchallenges_per_day = 100000000\n");
+    let idle = World::new(1, "[verify]\nchallenges_per_day = 0\n");
+    for world in [&busy, &idle] {
+        world.put("file", 1, 3 * MIB);
+        world.sync();
+        world.drive().start();
+    }
+    wait_until("everything may go", || busy.evict());
+    assert!(!idle.evict(), "nobody audited");
+}
+
+#[test]
+fn the_reserve_is_not_shown_as_free_and_a_tenth_of_the_disk_at_most() {
+    let (none, much) =
+        (World::new(0, "disk_reserve = 0"), World::new(0, "disk_reserve = \"900TiB\""));
+    let disk = none.drive().tree().statfs().unwrap();
+    let tenth = disk.blocks * u64::from(disk.bsize) / 10;
+    let missing = none.free().saturating_sub(much.free());
+    // Others use this disk too.
+    assert!(missing.abs_diff(tenth) < tenth / 4, "{missing} of {tenth}");
+}
+
+/// A small disk, unmounted when dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn new(at: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let options = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        let said = mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).output();
+        said.is_ok_and(|said| said.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+#[test]
+fn a_disk_below_its_reserve_stops_writers_and_has_the_cache_shrink() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::new(dir.path().join("a"), "400M") else { return };
+    let world = World::on(dir, 1, "");
+    let file = world.put("file", 1, 60 * MIB);
+    world.sync();
+    let tree = world.drive().tree();
+    tree.checkpoint().unwrap();
+    let before = world.free();
+    // Somebody else fills the disk to 10 MiB inside the 40 MiB of the reserve.
+    let others = vec![1; before as usize + 10 * MIB];
+    std::fs::write(disk.0.join("others"), others).unwrap();
+    assert_eq!(world.free(), 0);
+    let more = tree.create(&ME, Ino::ROOT, b"more", 0o644);
+    let written = more.and_then(|more| {
+        let part = noise(7, MIB);
+        (0..20).try_for_each(|n| tree.write(more.ino, n * MIB as u64, &part).map(drop))
+    });
+    assert!(written.is_err_and(|e| e.to_string().to_lowercase().contains("space")));
+    world.drive().start();
+    wait_until("there is room", || world.free() > 0);
+    assert!(world.cached() > 20 * MIB as u64, "no more goes than has to");
+    assert!(world.read(file) == noise(1, 60 * MIB));
 }

@@ -216,8 +216,10 @@ impl State {
             return Ok((before + tree) * 512);
         }
         write_map(&paths.map, self.map.encode())?;
+        let mut tree = 0;
         if paths.layer.exists() {
             fs::rename(&paths.layer, &paths.part)?;
+            tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
             remove(&paths.tree)?;
         }
         File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
@@ -226,7 +228,7 @@ impl State {
             let end = ((n + 1) * RANGE_BYTES).min(len);
             punch(file, n * RANGE_BYTES..end)?;
         }
-        Ok(before.saturating_sub(self.blocks()) * 512)
+        Ok((tree + before.saturating_sub(self.blocks())) * 512)
     }
 
     fn blocks(&self) -> u64 {

@@ -23,7 +23,7 @@ use crate::tree::extents::Source;
 
 use super::kept::{Kept, kept};
 use super::parts::Drive;
-use super::walk::{Chunks, chunks_of, walk};
+use crate::walk::{Chunks, chunks_of, walk};
 
 /// Bytes of the cache whose hashes are checked: some seconds of work. `verify --local` checks all.
 const CACHE_BYTES_MAX: u64 = 1 << 30;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache::LayerRef;
 use crate::engine::Moved;
 use crate::error::{Error, Result};
-use crate::evict::Want;
+use crate::evict::{Evicted, Want};
 use crate::index::layers::LayerNumber;
 use crate::progress::Progress;
 use crate::record::Kind;
@@ -19,7 +19,7 @@ use crate::report::{
 use crate::verify::{Failure, Found, unseen};
 
 use super::parts::Drive;
-use super::walk::{Chunks, chunks_of, resolve, walk};
+use crate::walk::{Chunks, chunks_of, resolve, walk};
 
 /// Rounds a sync takes at most: each tells remotes of what the last one learnt from others.
 const ROUNDS_MAX: usize = 4;
@@ -132,7 +132,7 @@ impl Drive {
         Ok(report)
     }
 
-    /// Drops local copies, oldest layers first, until so many bytes are free.
+    /// Drops local copies, least recently used layers first, until so many bytes are free.
     ///
     /// # Errors
     /// As [`Drive::evict`].
@@ -143,26 +143,9 @@ impl Drive {
         progress: &Progress,
     ) -> Result<EvictReport> {
         let mut report = EvictReport { dry_run, ..EvictReport::default() };
-        let mut pinned = Chunks::new();
-        walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
-            if found.pinned {
-                chunks_of(&found.row, &mut pinned);
-            }
-            Ok(())
-        })?;
-        let mut after = LayerNumber(0);
-        while report.evicted_bytes < bytes {
-            let step = self.parts.index.layers_all(after, 16)?;
-            let Some(last) = step.last() else { break };
-            after = *last;
-            let mut wants = Vec::new();
-            for number in step.iter().filter(|number| !pinned.contains_key(number)) {
-                let row = self.parts.index.layer(*number)?;
-                let layer = LayerRef { id: row.id, len: row.len };
-                wants.push(Want { number: *number, layer, ranges: Vec::from([0..row.len]) });
-            }
-            self.carry_out_eviction(wants, dry_run, &HashMap::new(), &mut report, progress)?;
-        }
+        let mut note = |evicted| self.note_eviction(evicted, &HashMap::new(), &mut report);
+        let making = self.parts.room.make(bytes, dry_run, progress, &mut note);
+        self.parts.runtime.block_on(making)?;
         Ok(report)
     }
 
@@ -330,6 +313,16 @@ impl Drive {
     ) -> Result<()> {
         let evicting = self.evictor.evict(wants, dry_run, progress);
         let evicted = self.parts.runtime.block_on(evicting)?;
+        self.note_eviction(evicted, owners, report)
+    }
+
+    /// Adds what an eviction did to the report.
+    fn note_eviction(
+        &self,
+        evicted: Evicted,
+        owners: &HashMap<LayerNumber, DrivePath>,
+        report: &mut EvictReport,
+    ) -> Result<()> {
         report.evicted_bytes += evicted.bytes;
         report.evicted_layers += evicted.layers;
         report.challenges += evicted.challenges;

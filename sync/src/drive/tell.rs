@@ -16,7 +16,7 @@ use crate::report::{
 use crate::tree::extents::Extent;
 
 use super::parts::Drive;
-use super::walk::{Found, resolve, walk};
+use crate::walk::{Found, resolve, walk};
 
 /// Layers looked at in one step.
 const STEP: usize = 4_096;

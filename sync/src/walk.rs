@@ -15,22 +15,22 @@ use crate::tree::words::Attr;
 const STEP: usize = 1_024;
 
 /// What a walk meets.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Where.
-    pub(super) path: DrivePath,
+    pub(crate) path: DrivePath,
     /// What `stat` tells.
-    pub(super) attr: Attr,
+    pub(crate) attr: Attr,
     /// Its row.
-    pub(super) row: Row,
+    pub(crate) row: Row,
     /// Whether it, or a directory above it, is pinned.
-    pub(super) pinned: bool,
+    pub(crate) pinned: bool,
 }
 
 /// Chunks of layers, by layer.
-pub(super) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
+pub(crate) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
 
 /// The inode at a path of the drive.
-pub(super) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
+pub(crate) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
     let mut at = Ino::ROOT;
     for name in path.0.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
         at = match name {
@@ -42,7 +42,7 @@ pub(super) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
 }
 
 /// Visits a path and everything below it.
-pub(super) fn walk(
+pub(crate) fn walk(
     tree: &Tree,
     path: &DrivePath,
     visit: &mut dyn FnMut(Found) -> Result<()>,
@@ -80,7 +80,7 @@ pub(super) fn walk(
 }
 
 /// The chunks a file's content lies in.
-pub(super) fn chunks_of(row: &Row, chunks: &mut Chunks) {
+pub(crate) fn chunks_of(row: &Row, chunks: &mut Chunks) {
     for (_, extent) in row.extents.iter() {
         if let crate::tree::extents::Source::Chunk { layer, number, .. } = &extent.source {
             chunks.entry(LayerNumber(*layer)).or_default().insert(*number);
@@ -88,7 +88,7 @@ pub(super) fn chunks_of(row: &Row, chunks: &mut Chunks) {
     }
 }
 
-pub(super) fn below(dir: &DrivePath, name: &[u8]) -> DrivePath {
+pub(crate) fn below(dir: &DrivePath, name: &[u8]) -> DrivePath {
     match dir.0.as_slice() {
         b"/" => DrivePath([b"/", name].concat()),
         dir => DrivePath([dir, b"/", name].concat()),
