@@ -32,7 +32,7 @@ use crate::cache::part::Part;
 use crate::cache::uses::Uses;
 
 pub use crate::cache::layer_ref::{LayerRef, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 
 /// Layer files held open at once, far below the usual limit of 1,024 descriptors.
 const OPEN_FILES_MAX: usize = 128;
@@ -106,11 +106,23 @@ impl Cache {
         Ok(())
     }
 
-    /// The bytes of `range`, fetched from `source` where they are not here.
+    /// The bytes of `range`, fetched from `source` where they are not here. A full disk keeps
+    /// nothing of it, and keeps nobody from reading.
     ///
     /// # Errors
     /// Of the disk, or of the source.
     pub fn read(&self, layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
+        match self.fetch(layer, range.clone(), source) {
+            Err(Error::Posix(Posix::NoSpace)) => passed_on(layer, range, source),
+            other => other,
+        }
+    }
+
+    /// As [`Cache::read`], for those who want the bytes to be here then.
+    ///
+    /// # Errors
+    /// As [`Cache::read`]; [`Posix::NoSpace`].
+    pub fn fetch(&self, layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
         let part = self.part(layer)?;
         self.uses().note(layer.id);
         if let Some(bytes) = part.read_present(&range)? {
@@ -239,6 +251,14 @@ impl Cache {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, Arc<Part>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The bytes of `range` from `source`, of which nothing is kept.
+fn passed_on(layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
+    let range = range.start..range.end.min(layer.len);
+    let verified = source.fetch(layer, range.clone())?;
+    let from = |at: u64| usize::try_from(at - verified.start).expect("a layer fits in memory");
+    Ok(verified.bytes.slice(from(range.start)..from(range.end)))
 }
 
 /// Writes a file under its name only once it is durable; returns the disk bytes it takes.

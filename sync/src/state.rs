@@ -320,14 +320,13 @@ mod tests {
         state.handle(Event::Remote(HOME), at(0));
         let space = Use { cache_bytes: 1_100, ..SPACE };
         let full = Facts { space, ..QUIET };
-        let surplus = Surplus { bytes: 200, tell: true };
+        let surplus = Surplus { bytes: 200, tell: false };
         assert_eq!(state.next(full, at(0)), [Work::Sync(HOME), Work::Evict(surplus)]);
         state.handle(Event::Unaudited(HOME), at(1));
-        state.handle(Event::Evicted { bytes: 0, told: true }, at(1));
+        state.handle(Event::Evicted { bytes: 0, told: false }, at(1));
         assert_eq!(state.next(full, at(1)), [Work::Audit(HOME)]);
         assert_eq!(state.next(full, at(2)), []);
         state.handle(Event::Audited(HOME, Verdict::Clean), at(60));
-        let surplus = Surplus { bytes: 200, tell: false };
         assert_eq!(state.next(full, at(60)), [Work::Evict(surplus)]);
     }
 

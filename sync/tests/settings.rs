@@ -168,10 +168,14 @@ fn the_download_limit_holds_and_what_comes_in_pieces_is_whole() {
 #[test]
 fn a_cache_over_its_bound_shrinks_by_itself_and_pinned_files_stay() {
     let world = World::new(1, "cache_size = \"64MiB\"\n[verify]\nchallenges_per_day = 0\n");
-    let files: Vec<_> = (0..3).map(|n| world.put(&format!("file{n}"), n, 30 * MIB)).collect();
+    let mut files = Vec::new();
+    for n in 0..3 {
+        files.push(world.put(&format!("file{n}"), n, 30 * MIB));
+        // So that no two files share a layer, and the first one's are the oldest.
+        world.sync();
+    }
     let pinned = [DrivePath(b"/file0".to_vec())];
     world.drive().pin(&pinned, true).unwrap();
-    world.sync();
     assert!(world.cached() > 90 * MIB as u64);
     world.drive().start();
     wait_until("the cache is small", || world.cached() <= 64 * MIB as u64);
@@ -240,6 +244,20 @@ impl Drop for Disk {
     fn drop(&mut self) {
         drop(std::process::Command::new("umount").arg("-l").arg(&self.0).output());
     }
+}
+
+#[test]
+fn a_full_disk_does_not_keep_anybody_from_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::new(dir.path().join("a"), "300M") else { return };
+    let world = World::on(dir, 1, "");
+    let file = world.put("file", 1, 20 * MIB);
+    world.sync();
+    world.audit();
+    assert!(world.evict());
+    let others = std::fs::write(disk.0.join("others"), vec![1; 300 * MIB]);
+    assert!(others.is_err(), "the disk is full");
+    assert!(world.read(file) == noise(1, 20 * MIB));
 }
 
 #[test]
