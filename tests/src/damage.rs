@@ -4,11 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// What can be done to a file behind everybody's back. Places are in thousandths of its length.
+/// What can be done to a file behind everybody's back. Places are in thousandths of its length
+/// where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
     /// One bit of the byte at this place is turned.
     Flip(usize),
+    /// One bit of the byte at this offset is turned.
+    FlipByte(usize),
     /// What stands behind this place is cut off; at 1000 the last byte.
     Truncate(usize),
     /// Something is added at the end.
@@ -67,6 +70,7 @@ impl Damage {
         let mut bytes = good.to_vec();
         match self {
             Self::Flip(at) => bytes[last * at / 1000] ^= 0x10,
+            Self::FlipByte(at) => bytes[at] ^= 0x10,
             Self::Truncate(at) => bytes.truncate(last * at / 1000),
             Self::Extend => bytes.extend_from_slice(&[0x5a; 100]),
             Self::Swap => bytes = fs::read(other).expect("the other can be read"),

@@ -287,26 +287,36 @@ fn what_the_node_lost_and_this_device_has_is_sent_again() {
     }
 }
 
+/// The entries of all logs a node keeps.
+fn entries(stage: &Stage) -> Vec<PathBuf> {
+    let mut entries = stage.kept(|path| path.components().any(|part| part.as_os_str() == "logs"));
+    entries.retain(|path| name(path).len() == 16);
+    assert!(entries.len() >= 5, "membership and commits: {entries:?}");
+    entries
+}
+
 /// A log on the node that was altered: who comes back with the phrase is refused with a sentence,
-/// or, where the newest entries are simply gone, sees the drive as it truly once was.
+/// or is told which log is refused and sees nothing but what is true. Where the newest entries are
+/// simply gone it sees the drive as it once was: nobody can tell.
 #[test]
 fn an_altered_log_recovers_nothing_false() {
     let mut stage = Stage::new(true);
-    let logs = stage.kept(|path| path.components().any(|part| part.as_os_str() == "logs"));
-    let logs: Vec<_> = logs.into_iter().filter(|path| name(path).len() == 16).collect();
-    assert!(logs.len() >= 5, "membership and commits: {logs:?}");
+    let logs = entries(&stage);
     let good = stage.world.path("good-store");
     stage.node.kill();
     copy(&stage.node.store, &good);
-    let mut recovered = 0;
+    let mut untold = 0;
     for (n, log) in logs.iter().enumerate() {
         for damage in EVERY {
             let when = format!("{damage:?} of {}", log.display());
             drop(damage.strike(log, &logs[(n + 1) % logs.len()]));
             let b = stage.world.device("b");
-            let came = recover(&mut stage, &b, &when);
-            recovered += usize::from(came);
-            assert!(!came || damage == Damage::Delete, "{when}: taken for good");
+            if let Some(said) = recover(&mut stage, &b, &when)
+                && !said.err.contains("a log is refused")
+            {
+                assert_eq!(damage, Damage::Delete, "{when}: taken for good: {said:?}");
+                untold += 1;
+            }
             drop(b);
             drop(fs::remove_dir_all(stage.world.path("b")));
             fs::remove_dir_all(&stage.node.store).unwrap();
@@ -314,15 +324,33 @@ fn an_altered_log_recovers_nothing_false() {
         }
     }
     // Of each of the logs the last entry can be missing.
-    assert!(recovered <= 3, "{recovered}");
+    assert!(untold <= 3, "{untold}");
     let b = stage.world.device("b");
-    assert!(recover(&mut stage, &b, "undamaged"));
+    let said = recover(&mut stage, &b, "undamaged").unwrap();
+    assert!(!said.err.contains("refused"), "{said:?}");
 }
 
-/// Starts the node, and a new device with the phrase; whether it came in. Then all it lists is true.
-fn recover(stage: &mut Stage, b: &Device, when: &str) -> bool {
+/// Who comes back to find none of the files, because the log that names them does not hold, must
+/// not be told that it is done.
+#[test]
+#[ignore = "the refused log is a line of warning, and the exit code is 0"]
+fn coming_back_without_a_log_that_is_there_is_no_success() {
+    let mut stage = Stage::new(true);
+    let commits = |path: &&PathBuf| name(path.parent().unwrap()).starts_with("c-");
+    let logs = entries(&stage);
+    let log = logs.iter().find(commits).unwrap();
+    stage.node.kill();
+    drop(Damage::Flip(500).strike(log, log));
+    let b = stage.world.device("b");
+    let came = recover(&mut stage, &b, "a commit that does not open");
+    assert!(came.is_none(), "{came:?}");
+}
+
+/// Starts the node, and a new device with the phrase; what it said if it came in. Then all that it
+/// lists is true.
+fn recover(stage: &mut Stage, b: &Device, when: &str) -> Option<Said> {
     let (store, address) = (stage.node.store.clone(), stage.node.address.clone());
-    let Some(node) = Node::try_start(&store, &address) else { return false };
+    let node = Node::try_start(&store, &address)?;
     let phrase = stage.world.path("phrase");
     let phrase = phrase.to_str().unwrap();
     let said = b.run(&["init", "--no-passphrase", "--recover", phrase, "--remote", &node.url]);
@@ -331,7 +359,7 @@ fn recover(stage: &mut Stage, b: &Device, when: &str) -> bool {
         sentence(&said, when);
         stage.node = node;
         stage.node.kill();
-        return false;
+        return None;
     }
     for file in b.json(&["ls"]).as_array().unwrap().iter().filter(|f| f["kind"] == "file") {
         let name = file["path"].as_str().unwrap().trim_start_matches('/');
@@ -346,7 +374,7 @@ fn recover(stage: &mut Stage, b: &Device, when: &str) -> bool {
     b.unmount();
     stage.node = node;
     stage.node.kill();
-    true
+    Some(said)
 }
 
 /// A device whose cache has parts of layers, and maps of them.
@@ -507,7 +535,6 @@ fn a_damaged_layer_that_no_node_has_is_an_error_and_not_sent() {
 /// One bad byte costs the file it belongs to, and nothing beside it: what is here alone is not let
 /// go of in the hope that somebody else has it.
 #[test]
-#[ignore = "what does not open is dropped before another copy is at hand, its neighbours with it"]
 fn a_bad_byte_costs_no_neighbour_its_only_copy() {
     let mut stage = only_here();
     let small = |(layer, _): &(String, PathBuf)| stage.layers[layer].contains("middle-0");
@@ -526,13 +553,35 @@ fn a_bad_byte_costs_no_neighbour_its_only_copy() {
     }
 }
 
+/// A flip in the middle of each sealed row of an index.
+fn rows(index: &Path) -> Vec<Damage> {
+    let db = rusqlite::Connection::open(index).unwrap();
+    let bytes = fs::read(index).unwrap();
+    let mut flips = Vec::new();
+    for table in ["node", "entry", "layer", "remote"] {
+        let mut all = db.prepare(&format!("SELECT row FROM {table}")).unwrap();
+        for row in all.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap() {
+            let row = row.unwrap();
+            let at = bytes.windows(row.len()).position(|window| *window == row);
+            flips.extend(at.map(|at| Damage::FlipByte(at + row.len() / 2)));
+        }
+    }
+    assert!(flips.len() > 20, "{flips:?}");
+    flips
+}
+
 /// The files of the index: names may be missing from one that is damaged only with a word said;
 /// what is read is right.
 #[test]
 fn a_damaged_index_shows_nothing_false() {
     let mut stage = Stage::new(false);
     let index = stage.a.home.join("state/default/index");
-    let places = (0..40).map(|n| Damage::Flip(n * 25));
+    // All of it in one file.
+    let db = rusqlite::Connection::open(&index).unwrap();
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(db);
+    stage.keep();
+    let places = (0..20).map(|n| Damage::Flip(n * 50)).chain(rows(&index));
     let rest = EVERY.into_iter().filter(|d| !matches!(d, Damage::Flip(_) | Damage::Swap));
     let mut silent = Vec::new();
     for damage in places.chain(rest) {
