@@ -92,8 +92,11 @@ impl Cache {
         let path = self.path(id, "layer");
         let folder = path.parent().expect("a cache path has a folder");
         let what = || format!("write layer {id}");
-        fs::create_dir_all(folder).map_err(Error::io(what()))?;
         let keep = || -> std::io::Result<u64> {
+            if !folder.exists() {
+                fs::create_dir_all(folder)?;
+                File::open(&self.dir)?.sync_all()?;
+            }
             let tree = write_durably(&self.path(id, "tree"), &outboard.encode())?;
             let layer = write_durably(&path, bytes)?;
             File::open(folder)?.sync_all()?;

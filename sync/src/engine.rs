@@ -137,6 +137,8 @@ impl Parts {
     /// # Errors
     /// Of the remote or the parts below.
     pub async fn push(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Moved> {
+        // What another is sending there is not sent twice.
+        let _turn = remote.turn.lock().await;
         let pushed = self.pusher.push(remote, progress).await?;
         let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
         self.log.note(&theirs)?;
@@ -360,11 +362,14 @@ impl Loop {
     }
 
     fn seal(&mut self) -> Result<()> {
-        let sealed = self.parts.seal(false, &Progress::silent())?;
-        if sealed.files > 0 {
-            self.state.handle(Event::Sealed, self.parts.env.instant());
+        let sealed = self.parts.seal(false, &Progress::silent());
+        let now = self.parts.env.instant();
+        match &sealed {
+            Ok(sum) if sum.unread == 0 && sum.files == 0 => {}
+            Ok(sum) if sum.unread == 0 => self.state.handle(Event::Sealed, now),
+            _ => self.state.handle(Event::SealFailed, now),
         }
-        Ok(())
+        sealed.map(drop)
     }
 
     fn sync(&self, number: RemoteNumber) {

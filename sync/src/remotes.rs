@@ -59,6 +59,8 @@ pub struct Remote {
     pub url: NodeUrl,
     /// Connects when it is first asked something, and again after a break.
     pub link: Arc<Link>,
+    /// Held while layers and commits are sent there.
+    pub turn: tokio::sync::Mutex<()>,
     condition: Mutex<Condition>,
 }
 
@@ -190,6 +192,7 @@ impl Remotes {
             name: name.to_owned(),
             url,
             link: Arc::new(link),
+            turn: tokio::sync::Mutex::default(),
             condition: Mutex::default(),
         });
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);

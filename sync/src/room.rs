@@ -4,7 +4,6 @@
 //! oldest first. A layer that a pinned path lies in stays. Whether a layer may go is the evictor's
 //! to say; how much should go, and when, is decided above.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::cache::{Cache, LayerRef};
@@ -71,14 +70,17 @@ impl Room {
         let mut layers = Vec::new();
         for (id, used) in self.cache.layers()? {
             let number = self.index.layer_number(&id)?;
-            layers.extend(number.filter(|n| !pinned.contains(n)).map(|number| (used, number)));
+            layers.extend(number.filter(|n| !pinned.contains_key(n)).map(|number| (used, number)));
         }
         layers.sort_unstable();
         Ok(layers.into_iter().map(|(_, number)| number).collect())
     }
 
-    /// The layers that pinned paths lie in.
-    fn pinned(&self, progress: &Progress) -> Result<HashSet<LayerNumber>> {
+    /// The chunks that pinned paths lie in, wherever else these may be used too.
+    ///
+    /// # Errors
+    /// Of the index, or when cancelled.
+    pub fn pinned(&self, progress: &Progress) -> Result<Chunks> {
         let mut chunks = Chunks::new();
         walk(&self.tree, &DrivePath(b"/".to_vec()), &mut |found| {
             if found.pinned {
@@ -86,7 +88,7 @@ impl Room {
             }
             progress.check()
         })?;
-        Ok(chunks.into_keys().collect())
+        Ok(chunks)
     }
 
     /// The next layers, as many as hold `bytes`.

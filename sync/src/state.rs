@@ -65,6 +65,8 @@ pub enum Event {
     Gone(RemoteNumber),
     /// There are layers or records to send.
     Sealed,
+    /// Not everything that is ripe could be sealed.
+    SealFailed,
     /// A remote has entries this device does not.
     News(RemoteNumber),
     /// The work with a remote ended well.
@@ -123,6 +125,8 @@ struct Lane {
 pub struct State {
     lanes: BTreeMap<RemoteNumber, Lane>,
     maintained: Option<Instant>,
+    /// After a failure nothing is sealed before this, and how long the next pause is.
+    seal_due: Option<(Instant, Duration)>,
     pressure: Pressure,
     budget: Budget,
     audit_samples: u64,
@@ -136,6 +140,7 @@ impl State {
         Self {
             lanes: BTreeMap::new(),
             maintained: None,
+            seal_due: None,
             pressure: Pressure::new(rules.bounds),
             budget: Budget::new(rules.challenges_per_day),
             audit_samples: rules.audit_samples,
@@ -150,7 +155,14 @@ impl State {
                 self.lanes.insert(remote, Lane::new(now));
             }
             Event::Gone(remote) => drop(self.lanes.remove(&remote)),
-            Event::Sealed => self.lanes.values_mut().for_each(|lane| lane.wanted = true),
+            Event::Sealed => {
+                self.seal_due = None;
+                self.lanes.values_mut().for_each(|lane| lane.wanted = true);
+            }
+            Event::SealFailed => {
+                let pause = self.seal_due.map_or(PAUSE_FIRST, |(_, next)| next);
+                self.seal_due = Some((later(now, pause), (pause * 2).min(PAUSE_MAX)));
+            }
             Event::News(remote) => self.lane(remote, |lane| lane.wanted = true),
             Event::Synced(remote) => self.lane(remote, |lane| {
                 lane.busy = false;
@@ -183,7 +195,7 @@ impl State {
             self.maintained = Some(now);
             work.push(Work::Maintain);
         }
-        if facts.ripe {
+        if facts.ripe && self.seal_due.is_none_or(|(due, _)| now >= due) {
             work.push(Work::Seal);
         }
         for (remote, lane) in &mut self.lanes {
@@ -302,6 +314,21 @@ mod tests {
         assert_eq!(state.next(facts, at(0)), [Work::Maintain, Work::Seal]);
         assert_eq!(state.next(facts, at(499)), [Work::Seal]);
         assert_eq!(state.next(facts, at(500)), [Work::Maintain, Work::Seal]);
+    }
+
+    #[test]
+    fn sealing_that_failed_rests_longer_each_time() {
+        let mut state = State::default();
+        let facts = Facts { ripe: true, ..QUIET };
+        assert_eq!(state.next(facts, at(0)), [Work::Seal]);
+        state.handle(Event::SealFailed, at(0));
+        assert_eq!(state.next(facts, at(999)), []);
+        assert_eq!(state.next(facts, at(1_000)), [Work::Seal]);
+        state.handle(Event::SealFailed, at(1_000));
+        assert_eq!(state.next(facts, at(2_999)), []);
+        assert_eq!(state.next(facts, at(3_000)), [Work::Seal]);
+        state.handle(Event::Sealed, at(3_000));
+        assert_eq!(state.next(facts, at(3_001)), [Work::Seal]);
     }
 
     #[test]

@@ -31,14 +31,20 @@ pub(crate) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
 
 /// The inode at a path of the drive.
 pub(crate) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
-    let mut at = Ino::ROOT;
+    Ok(resolve_with_pin(tree, path)?.0)
+}
+
+/// The inode at a path of the drive, and whether a directory above it is pinned.
+fn resolve_with_pin(tree: &Tree, path: &DrivePath) -> Result<(Ino, bool)> {
+    let (mut at, mut pinned) = (Ino::ROOT, false);
     for name in path.0.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        pinned |= tree.row(at)?.pinned;
         at = match name {
             b".." => return Err(Posix::Invalid.into()),
             name => tree.lookup(at, name)?.ino,
         };
     }
-    Ok(at)
+    Ok((at, pinned))
 }
 
 /// Visits a path and everything below it.
@@ -47,16 +53,7 @@ pub(crate) fn walk(
     path: &DrivePath,
     visit: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<()> {
-    let start = resolve(tree, path)?;
-    let mut pinned = false;
-    let mut above = start;
-    while above != Ino::ROOT {
-        pinned |= tree.row(above)?.pinned;
-        above = match tree.row(above)?.kind {
-            Kind::Directory => tree.parent(above)?,
-            _ => Ino::ROOT,
-        };
-    }
+    let (start, pinned) = resolve_with_pin(tree, path)?;
     let mut left = vec![(start, normal(path), pinned)];
     while let Some((ino, path, pinned)) = left.pop() {
         let row = tree.row(ino)?;

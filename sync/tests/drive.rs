@@ -787,3 +787,23 @@ fn a_sync_while_files_come_and_go_succeeds() {
     });
     sync(&drive);
 }
+
+#[test]
+fn what_is_pinned_stays_however_it_is_named() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    let dir = drive.tree().make_directory(&ME, Ino::ROOT, b"dir", 0o755).unwrap().ino;
+    let (data, silent) = (noise(1, 2 * MIB), Progress::silent());
+    put(drive.tree(), dir, b"file", &data);
+    put(drive.tree(), Ino::ROOT, b"copy", &data);
+    sync(&drive);
+    audit(&drive);
+    let named = |name: &str| [DrivePath(name.as_bytes().to_vec())];
+    for (pin, evict) in [("/dir", "/dir/file"), ("/dir", "/copy"), ("/", "/dir"), ("/", "/copy")] {
+        drive.pin(&named(pin), true).unwrap();
+        let report = drive.evict(&named(evict), false, &silent).unwrap();
+        assert_eq!(report.evicted_bytes, 0, "pin {pin}, evict {evict}: {report:?}");
+        drive.pin(&named(pin), false).unwrap();
+    }
+    assert!(drive.evict(&named("/copy"), false, &silent).unwrap().evicted_bytes > MIB as u64);
+}

@@ -208,7 +208,12 @@ impl State {
         self.map = map;
         if self.map.is_empty() {
             let tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
-            for path in [&paths.layer, &paths.part, &paths.map, &paths.tree] {
+            // Must: no map outlives the bytes it vouches for.
+            if paths.map.exists() {
+                remove(&paths.map)?;
+                File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
+            }
+            for path in [&paths.layer, &paths.part, &paths.tree] {
                 remove(path)?;
             }
             self.file = None;

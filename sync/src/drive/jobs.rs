@@ -95,17 +95,16 @@ impl Drive {
     ) -> Result<EvictReport> {
         self.parts.seal(true, progress)?;
         let mut report = EvictReport { dry_run, ..EvictReport::default() };
-        let (mut chunks, mut pinned) = (Chunks::new(), Chunks::new());
+        let mut chunks = Chunks::new();
         let mut owners: HashMap<LayerNumber, DrivePath> = HashMap::new();
         for path in paths {
             walk(&self.parts.tree, path, &mut |found| {
-                let into = if found.pinned { &mut pinned } else { &mut chunks };
-                chunks_of(&found.row, into);
                 let mut own = Chunks::new();
                 chunks_of(&found.row, &mut own);
-                own.keys().for_each(|layer| {
-                    owners.entry(*layer).or_insert_with(|| found.path.clone());
-                });
+                for (layer, numbers) in own {
+                    owners.entry(layer).or_insert_with(|| found.path.clone());
+                    chunks.entry(layer).or_default().extend(numbers);
+                }
                 let dirty = found.row.unsealed();
                 let reason = if found.pinned { KeptReason::Pinned } else { KeptReason::Dirty };
                 if dirty > 0 || (found.pinned && found.attr.kind == Kind::File) {
@@ -122,7 +121,7 @@ impl Drive {
                 Ok(())
             })?;
         }
-        for (layer, numbers) in &pinned {
+        for (layer, numbers) in &self.parts.room.pinned(progress)? {
             if let Some(asked) = chunks.get_mut(layer) {
                 asked.retain(|number| !numbers.contains(number));
             }
@@ -233,7 +232,7 @@ impl Drive {
         let mut report = SyncReport::default();
         let remotes = self.chosen(None)?;
         if halves != Halves::Pull {
-            self.parts.seal(true, progress)?;
+            report.unread_files = self.parts.seal(true, progress)?.unread;
             self.parts.tree.sync_all()?;
         }
         for _ in 0..ROUNDS_MAX {
@@ -256,7 +255,8 @@ impl Drive {
                 break;
             }
         }
-        report.agreed = report.remotes.iter().all(|remote| remote.agreed);
+        report.agreed =
+            report.unread_files == 0 && report.remotes.iter().all(|remote| remote.agreed);
         report.elapsed_ms = self.since_ms(begun);
         if let Some(down) = report.remotes.iter().find(|remote| !remote.reached)
             && report.remotes.iter().all(|remote| !remote.reached)

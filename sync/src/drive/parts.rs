@@ -240,7 +240,8 @@ fn assemble(
         tree.clone(),
     );
     let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
-    let publisher = Publisher::new(env.clone(), author(secrets), index.clone(), tree.clone(), log.clone());
+    let publisher =
+        Publisher::new(env.clone(), author(secrets), index.clone(), tree.clone(), log.clone());
     let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
     let (rules, rule) = (rules(home, config)?, rule(config));
     let (env, cache_dir) = (env.clone(), home.cache_dir());
@@ -288,6 +289,9 @@ fn open_tree(
 ) -> Result<Arc<Tree>> {
     let dir = home.journal_dir();
     std::fs::create_dir_all(&dir).map_err(Error::io("make the journal's directory"))?;
+    std::fs::File::open(home.state_dir())
+        .and_then(|above| above.sync_all())
+        .map_err(Error::io("make the journal's directory durable"))?;
     let reserve_bytes = DiskSpace::under(&dir)?.reserve(config.disk_reserve.0);
     let settings = Settings { reserve_bytes, ..Settings::default() };
     let disk = Directory::new(&dir).map_err(Error::io("open the journal's directory"))?;

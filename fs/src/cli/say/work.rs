@@ -29,6 +29,13 @@ pub(super) fn sync(value: &Value, paint: Paint) -> String {
         };
         let _ = writeln!(out, "{line}");
     }
+    if let unread @ 1.. = number(&value["unread_files"]) {
+        let line = format!(
+            "{} cannot be sealed: the journal's copy is damaged, see `rdrivefs doctor`",
+            things(unread, "file")
+        );
+        let _ = writeln!(out, "{}", paint.paint(Style::Bad, &line));
+    }
     out
 }
 
