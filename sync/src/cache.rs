@@ -217,11 +217,16 @@ impl Cache {
     /// # Errors
     /// [`Error::Corrupt`] naming the layer; or of the disk.
     pub fn check(&self, layer: &LayerRef) -> Result<bool> {
-        let Some(bytes) = self.whole(layer)? else { return Ok(false) };
-        if BlobId::of(&bytes) != layer.id {
-            return Err(Error::corrupt(format!("layer {} in the cache", layer.id), "hash differs"));
+        let damaged =
+            |why: &str| Err(Error::corrupt(format!("layer {} in the cache", layer.id), why));
+        if self.part(layer)?.is_odd() {
+            return damaged("its length differs");
         }
-        Ok(true)
+        match self.whole(layer)? {
+            None => Ok(false),
+            Some(bytes) if BlobId::of(&bytes) == layer.id => Ok(true),
+            Some(_) => damaged("hash differs"),
+        }
     }
 
     fn part(&self, layer: &LayerRef) -> Result<Arc<Part>> {

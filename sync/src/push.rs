@@ -108,7 +108,7 @@ impl Pusher {
                 flight_bytes -= self.landed(remote, &mut flight, pushed, progress).await?;
             }
             progress.check()?;
-            let Some(bytes) = self.intact(&layer, pushed)? else { continue };
+            let Some(bytes) = self.intact(number, &layer, pushed)? else { continue };
             let link = remote.link.clone();
             flight_bytes += layer.len;
             flight.spawn(
@@ -122,14 +122,20 @@ impl Pusher {
     }
 
     /// The bytes of a layer, if all of them are here and are what its name says.
-    fn intact(&self, layer: &LayerRef, pushed: &mut Pushed) -> Result<Option<Bytes>> {
+    fn intact(
+        &self,
+        number: LayerNumber,
+        layer: &LayerRef,
+        pushed: &mut Pushed,
+    ) -> Result<Option<Bytes>> {
         let bytes = match self.cache.whole(layer) {
             Err(Error::Io { what, source }) => {
                 tracing::error!(layer = %layer.id, what, error = %source, "not to be read");
                 None
             }
             whole => match whole? {
-                None => return Ok(None),
+                // It was evicted, since another remote holds it; else something is lost here.
+                None if !self.index.holders(number)?.is_empty() => return Ok(None),
                 whole => whole.filter(|bytes| BlobId::of(bytes) == layer.id),
             },
         };

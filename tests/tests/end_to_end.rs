@@ -89,7 +89,6 @@ fn git_works_in_a_drive_and_so_does_a_build() {
 
 /// A node takes 16 connections of one device: who comes and goes must say so when it goes.
 #[test]
-#[ignore = "the daemon does not close its link when it ends, so the 17th mount finds the node busy"]
 fn mounting_and_unmounting_leaves_no_connection_behind() {
     let world = World::new();
     let node = world.node("node");

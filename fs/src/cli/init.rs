@@ -9,7 +9,7 @@ use rdrivefs_sync::remote::env::Env;
 
 use crate::cli::args::{Common, Init};
 use crate::cli::{bars, places, say, secrets};
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 
 /// `init`
 pub(super) fn init(common: &Common, args: &Init) -> Result<()> {
@@ -54,7 +54,7 @@ fn recover(common: &Common, args: &Init, home: &Home, url: &str) -> Result<()> {
     let passphrase = secrets::chosen(common, args.no_passphrase)?;
     let url = url_of(url)?.parse().map_err(|e| Failure::words(format!("{e}")))?;
     let progress = bars::progress(common);
-    let drive = secrets::with_unlock(&passphrase, |unlock| {
+    let (drive, refused) = secrets::with_unlock(&passphrase, |unlock| {
         Ok(Drive::recover(home, &phrase, &url, unlock, Env::real(), &progress)?)
     })?;
     drop(progress);
@@ -65,6 +65,15 @@ fn recover(common: &Common, args: &Init, home: &Home, url: &str) -> Result<()> {
          next: rdrivefs mount [DIR]",
         home.name()
     );
+    if let Some(why) = refused {
+        return Err(Failure::new(
+            Exit::Damaged,
+            format!("the drive is back with {files} files, and not whole: {why}"),
+        )
+        .next(
+            "add another remote that keeps it and `rdrivefs sync`, or ask its keeper to mend it",
+        ));
+    }
     say::founded(common, home, None, &next);
     Ok(())
 }

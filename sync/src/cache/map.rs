@@ -59,6 +59,12 @@ impl Map {
         }
     }
 
+    /// Clears what is not among these.
+    pub(super) fn keep(&mut self, numbers: &Range<u64>) {
+        self.set(0..numbers.start, false);
+        self.set(numbers.end..self.ranges, false);
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.set == self.ranges
     }

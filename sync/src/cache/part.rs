@@ -36,6 +36,8 @@ struct State {
     map: Map,
     /// Bits are set in memory that the map on disk does not have yet.
     unsaved: bool,
+    /// The layer's file has another length than the layer.
+    odd: bool,
 }
 
 /// How far to fetch ahead: doubled while the reader goes on where it stopped.
@@ -82,6 +84,11 @@ impl Part {
     pub(super) fn present_bytes(&self) -> u64 {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         (state.map.count() * RANGE_BYTES).min(self.len)
+    }
+
+    /// Whether the layer's file has another length than the layer.
+    pub(super) fn is_odd(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).odd
     }
 
     /// The bytes of `range` if all of them are here.
@@ -165,19 +172,31 @@ impl State {
             Err(e) => Err(e),
         };
         if let Some(file) = open(&paths.layer)? {
-            let whole = file.metadata()?.len() == len;
-            let map = if whole { Map::full(len) } else { Map::empty(len) };
-            return Ok(Self { file: Some(file), map, unsaved: false });
+            // What is left of a file that was cut short may be the last copy.
+            let left = file.metadata()?.len();
+            let mut map = Map::full(len);
+            map.keep(&inside(&(0..left), len));
+            return Ok(Self { file: Some(file), map, unsaved: false, odd: left != len });
         }
         let file = open(&paths.part)?;
-        let map = match (&file, fs::read(&paths.map)) {
+        let mut map = match (&file, fs::read(&paths.map)) {
             (Some(_), Ok(bytes)) => Map::decode(&bytes, len),
             _ => Map::empty(len),
         };
-        Ok(Self { file, map, unsaved: false })
+        if let Some(file) = &file {
+            map.keep(&inside(&(0..file.metadata()?.len()), len));
+            file.set_len(len)?;
+        }
+        Ok(Self { file, map, unsaved: false, odd: false })
     }
 
     fn writable(&mut self, paths: &Paths, len: u64) -> std::io::Result<&File> {
+        if self.odd {
+            write_map(&paths.map, self.map.encode())?;
+            fs::rename(&paths.layer, &paths.part)?;
+            self.file.as_ref().expect("what is odd has a file").set_len(len)?;
+            self.odd = false;
+        }
         if self.file.is_none() {
             fs::create_dir_all(paths.part.parent().expect("a cache path has a folder"))?;
             let mut options = OpenOptions::new();
@@ -217,7 +236,7 @@ impl State {
                 remove(path)?;
             }
             self.file = None;
-            self.unsaved = false;
+            (self.unsaved, self.odd) = (false, false);
             return Ok((before + tree) * 512);
         }
         write_map(&paths.map, self.map.encode())?;
@@ -226,6 +245,7 @@ impl State {
             fs::rename(&paths.layer, &paths.part)?;
             tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
             remove(&paths.tree)?;
+            self.odd = false;
         }
         File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
         let file = self.file.as_ref().expect("what is present has a file");

@@ -56,6 +56,8 @@ pub(super) fn create(home: &Home, unlock: &Unlock<'_>, env: &Env) -> Result<Phra
 
 /// Comes back to the drive of `phrase` through one remote, as a new device of it.
 ///
+/// What is refused of the logs there is returned, and keeps nobody from the rest.
+///
 /// # Errors
 /// [`Error::Phrase`] when the remote has no drive of this phrase; of the link and the disk.
 pub(super) fn recover(
@@ -66,7 +68,7 @@ pub(super) fn recover(
     env: &Env,
     runtime: &Handle,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Option<Error>> {
     let root = Root::from(phrase);
     let credentials = as_root(&root, url);
     let link = runtime.block_on(Link::dial(url, credentials, env)).map_err(|e| match e {
@@ -78,14 +80,13 @@ pub(super) fn recover(
     let device = Newcomer::new(env);
     let local = Key::random(env);
     let index = Arc::new(prepare(home, &local, env)?);
-    let come_back = || -> Result<()> {
+    let come_back = || -> Result<Option<Error>> {
         let log = Log::open(root.drive(), root.secret.public(), device.log(), index.clone())?;
         let heads = runtime.block_on(link.heads())?;
-        // One log that is refused must not keep anybody out of all the others.
-        match runtime.block_on(log.receive(&link, &heads, progress)) {
-            Err(e) if e.is_refusal() => tracing::warn!(error = %e, "not all could be received"),
-            received => drop(received?),
-        }
+        let refused = match runtime.block_on(log.receive(&link, &heads, progress)) {
+            Err(e) if e.is_refusal() => Some(e),
+            received => received.map(|_| None)?,
+        };
         let epochs = open_epochs(&root, &log.membership())?;
         let (added, number) = device.addition(&log.membership(), &root.secret)?;
         log.accept(added.encode())?;
@@ -98,7 +99,8 @@ pub(super) fn recover(
         })?;
         let secrets =
             Secrets { local: local.clone(), ..device.secrets(&root, number, epochs, env) };
-        finish(home, &index, secrets, unlock, env)
+        finish(home, &index, secrets, unlock, env)?;
+        Ok(refused)
     };
     let result = come_back();
     runtime.block_on(link.close());

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdrivefs_remote::logs::Logs as _;
+
 use crate::cache::LayerRef;
 use crate::engine::Moved;
 use crate::error::{Error, Result};
@@ -77,6 +79,7 @@ impl Drive {
                 note(plan, Some(&remote.name), found, &mut report, &mut failures);
             }
             self.parts.tree.flush()?;
+            self.check_reached(&report)?;
         }
         report.damaged = self.name_damage(failures)?;
         report.elapsed_ms = self.since_ms(begun);
@@ -222,6 +225,19 @@ impl Drive {
         }
     }
 
+    /// What kept every remote from answering, asked once more to be told as what it is.
+    fn check_reached(&self, report: &VerifyReport) -> Result<()> {
+        if report.targets.iter().any(|target| target.reached) {
+            return Ok(());
+        }
+        for target in &report.targets {
+            let remote = self.parts.remotes.named(target.remote.as_deref().unwrap_or_default())?;
+            let heads = self.parts.runtime.block_on(remote.link.heads());
+            self.parts.remotes.noted(&remote, heads)?;
+        }
+        Ok(())
+    }
+
     fn move_all(
         &self,
         halves: Halves,
@@ -235,9 +251,11 @@ impl Drive {
             report.unread_files = self.parts.seal(true, progress)?.unread;
             self.parts.tree.sync_all()?;
         }
+        let mut refused = None;
         for _ in 0..ROUNDS_MAX {
             let mut quiet = true;
             report.remotes.clear();
+            refused = None;
             for remote in &remotes {
                 let moving = self.move_one(remote, halves, progress);
                 let moved = match timeout {
@@ -249,7 +267,7 @@ impl Drive {
                         self.parts.runtime.block_on(timed).unwrap_or_else(|_| Err(late()))
                     }
                 };
-                quiet &= settle(remote, moved, &mut report)?;
+                quiet &= settle(remote, moved, &mut report, &mut refused)?;
             }
             if quiet {
                 break;
@@ -258,6 +276,11 @@ impl Drive {
         report.agreed =
             report.unread_files == 0 && report.remotes.iter().all(|remote| remote.agreed);
         report.elapsed_ms = self.since_ms(begun);
+        if let Some(why) = refused
+            && report.remotes.iter().all(|remote| remote.error.is_some())
+        {
+            return Err(why);
+        }
         if let Some(down) = report.remotes.iter().find(|remote| !remote.reached)
             && report.remotes.iter().all(|remote| !remote.reached)
         {
@@ -373,7 +396,12 @@ impl Drive {
 }
 
 /// Adds what one remote did to the report; whether nothing moved.
-fn settle(remote: &Remote, moved: Result<Moved>, report: &mut SyncReport) -> Result<bool> {
+fn settle(
+    remote: &Remote,
+    moved: Result<Moved>,
+    report: &mut SyncReport,
+    refused: &mut Option<Error>,
+) -> Result<bool> {
     let mut outcome = RemoteOutcome { name: remote.name.clone(), ..RemoteOutcome::default() };
     let quiet = match moved {
         Ok(moved) => {
@@ -386,13 +414,16 @@ fn settle(remote: &Remote, moved: Result<Moved>, report: &mut SyncReport) -> Res
             let damaged = moved.pushed.damaged;
             outcome.agreed = damaged == 0;
             outcome.error = (damaged > 0).then(|| {
-                format!("{damaged} layers are damaged here and cannot be sent; verify --local names them")
+                format!("layers that are damaged or gone here and nowhere else: {damaged}")
             });
             moved == Moved::default() || damaged > 0
         }
         Err(e) if e.is_refusal() || e.is_transient() => {
             outcome.reached = !e.is_transient();
             outcome.error = Some(e.to_string());
+            if e.is_refusal() {
+                *refused = Some(e);
+            }
             true
         }
         Err(e) => return Err(e),

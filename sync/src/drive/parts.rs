@@ -64,7 +64,9 @@ impl Drive {
         Ok((Self::open_locked(home, unlock, env, lock)?, phrase))
     }
 
-    /// Comes back to a drive with its phrase and one remote that keeps it, as a new device.
+    /// Comes back to a drive with its phrase and one remote that keeps it, as a new device. What the
+    /// remote has and this device cannot take, such as a log that was damaged there, keeps nobody
+    /// from the rest: the first such refusal comes beside the drive.
     ///
     /// # Errors
     /// [`Error::Phrase`] when the remote keeps no drive of this phrase; [`Error::DriveExists`],
@@ -76,17 +78,16 @@ impl Drive {
         unlock: &Unlock<'_>,
         env: Env,
         progress: &Progress,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Option<Error>)> {
         let lock = lock(home)?;
         let runtime = runtime()?;
-        found::recover(home, phrase, url, unlock, &env, runtime.handle(), progress)?;
+        let refused = found::recover(home, phrase, url, unlock, &env, runtime.handle(), progress)?;
         drop(runtime);
         let drive = Self::open_locked(home, unlock, env, lock)?;
         match drive.parts.merger.apply_all(progress) {
-            Err(e) if e.is_refusal() => tracing::warn!(error = %e, "not all could be applied"),
-            applied => drop(applied?),
+            Err(e) if e.is_refusal() => Ok((drive, refused.or(Some(e)))),
+            applied => applied.map(|_| (drive, refused)),
         }
-        Ok(drive)
     }
 
     /// Opens a drive: what the journal holds beyond the index is applied first.
@@ -132,7 +133,10 @@ impl Drive {
         self.parts.tree.sync_all()?;
         self.parts.tree.flush()?;
         self.parts.cache.flush()?;
-        self.parts.tree.checkpoint()
+        let done = self.parts.tree.checkpoint();
+        // A node counts connections, and forgets one that says nothing only after a while.
+        self.parts.runtime.block_on(self.parts.remotes.close());
+        done
     }
 
     /// Adds a remote after it has answered once; an invite in the URL is used up by it.
@@ -203,7 +207,6 @@ impl Drop for Drive {
             tracing::error!(error = %e, "the drive was not closed cleanly; its journal has the rest");
         }
         if let Some(runtime) = self.runtime.take() {
-            runtime.block_on(self.parts.remotes.close());
             runtime.shutdown_background();
         }
     }

@@ -110,7 +110,7 @@ impl Index {
     }
 
     /// The newest audit of a remote that was whole, had at least `samples_min` samples, or any
-    /// failure.
+    /// failure. The newest is the one written last, whatever a clock said then.
     ///
     /// # Errors
     /// Of the database.
@@ -119,7 +119,7 @@ impl Index {
             db.prepare_cached(
                 "SELECT at_ms, samples, failures, bytes, whole FROM audit
                  WHERE remote = ? AND (samples >= ? OR failures > 0 OR whole)
-                 ORDER BY at_ms DESC, rowid DESC LIMIT 1",
+                 ORDER BY rowid DESC LIMIT 1",
             )?
             .query_row(params![remote.0, samples_min], |row| {
                 Ok(Audit {

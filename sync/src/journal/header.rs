@@ -110,10 +110,14 @@ impl Header {
         };
         let key = header.key(journal);
         let (version, suite): ([u8; 2], [u8; 2]) = (field(bytes, 8), field(bytes, 10));
-        if (version, suite) != (VERSION.to_le_bytes(), SUITE.to_le_bytes()) {
-            let version =
-                u64::from(u32::from_le_bytes([version[0], version[1], suite[0], suite[1]]));
-            return Err(Error::UnknownVersion { what: place(id.segment, 0), version });
+        let (version, suite) = (u16::from_le_bytes(version), u16::from_le_bytes(suite));
+        if version != VERSION {
+            let (what, version) = (place(id.segment, 0), version.into());
+            return Err(Error::UnknownVersion { what, version });
+        }
+        if suite != SUITE {
+            let (what, version) = (format!("{}, its suite,", place(id.segment, 0)), suite.into());
+            return Err(Error::UnknownVersion { what, version });
         }
         let piece = Committed::of(PIECE_CONTEXT, &key, &header.salt, &bytes[..SIGNED_BYTES]);
         let checked = piece.check(&field(bytes, SIGNED_BYTES));

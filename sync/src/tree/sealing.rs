@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdrivefs_remote::env::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Posix, Result};
 use crate::id::Ino;
 use crate::index::layers::ChunkPlace;
 use crate::record::{INLINE_BYTES_MAX, Kind};
@@ -83,12 +83,15 @@ impl Tree {
         ripe.take(max).map(|node| node.ino).collect()
     }
 
-    /// The file as it is to be sealed; none when there is nothing left to seal.
+    /// The file as it is to be sealed; none when it is gone or there is nothing left to seal.
     ///
     /// # Errors
     /// Of the index.
     pub fn sealable(&self, ino: Ino) -> Result<Option<SealJob>> {
-        let node = self.node(ino)?;
+        let node = match self.node(ino) {
+            Err(Error::Posix(Posix::Stale)) => return Ok(None),
+            node => node?,
+        };
         let job = {
             let state = node.read();
             if state.row.unsealed() == 0 || state.row.kind != Kind::File || state.gone {
