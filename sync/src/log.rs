@@ -437,7 +437,7 @@ mod tests {
             members.push(now.sign(&root, 0, change).unwrap());
         }
         let dir = tempfile::tempdir().unwrap();
-        let key = Key::new([7; 32]);
+        let key = Key::from([7; 32]);
         let index = Index::open(&dir.path().join("index"), &key, Env::real()).unwrap();
         let own = LogId { author: root.public(), ..good[0].log };
         let log = Log::open(drive, root.public(), own, Arc::new(index)).unwrap();
