@@ -1,12 +1,21 @@
 //! The terminal: words in, work done, words out.
 
 mod args;
+mod ask;
+mod bars;
+mod copy;
 mod daemon;
-mod files;
+mod doctor;
+mod init;
+mod paint;
 mod places;
 mod run;
 mod say;
 mod secrets;
 mod start;
+mod table;
+mod units;
+mod unmount;
+mod users;
 
 pub use start::main;

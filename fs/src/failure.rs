@@ -7,12 +7,16 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::{Error, remote};
 use serde::{Deserialize, Serialize};
 
-use crate::mount::MountError;
+use crate::mount::{KNOWN_OPTIONS, MountError};
+
+/// What helps who gave a mount option that is none.
+static KNOWN: LazyLock<String> = LazyLock::new(|| format!("known are: {KNOWN_OPTIONS}"));
 
 /// The result of everything a command does.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -65,6 +69,11 @@ impl Failure {
     /// The same failure with its next step.
     pub fn next(self, next: impl Into<String>) -> Self {
         Self { next: Some(next.into()), ..self }
+    }
+
+    /// The same failure with the object it is about.
+    pub fn named(self, what: impl fmt::Display) -> Self {
+        Self { error: format!("{what}: {}", self.error), ..self }
     }
 
     /// The local operating system refused.
@@ -232,7 +241,8 @@ impl From<MountError> for Failure {
             _ => Exit::Failed,
         };
         let next = match &error {
-            MountError::Option { .. } => Some("rdrivefs(1) lists the mount options"),
+            MountError::Option { .. } => Some(KNOWN.as_str()),
+            MountError::Busy { .. } => Some("close what has files open there, then unmount again"),
             MountError::NoParent { .. } => Some("make that folder first, or mount elsewhere"),
             MountError::InsideItself { .. } => {
                 Some("mount elsewhere, or put RDRIVEFS_HOME outside the folder")

@@ -22,7 +22,8 @@ mod options;
 mod error;
 
 pub use error::MountError;
-pub use options::Options;
+pub use options::{KNOWN as KNOWN_OPTIONS, Options};
+pub use point::{clear_dead, is_dead_mount};
 
 /// Threads of the request loop on a computer with few processors: reads may wait for a remote.
 const THREADS_MIN: usize = 8;
@@ -31,10 +32,12 @@ const THREADS_MAX: usize = 32;
 /// How long open files may hold up an end asked for by a signal, and dirty pages before that.
 const GRACE_MS: u64 = 10_000;
 
-/// A mount that is served.
+/// A mount that is served. Dropping it without [`Mounted::wait`] takes it away at once: whoever
+/// serves it is about to go.
 pub struct Mounted {
     unmounter: Unmounter,
     ended: Receiver<io::Result<()>>,
+    over: bool,
 }
 
 /// The way to end a mount from another thread.
@@ -66,7 +69,7 @@ pub fn mount<C: Core>(
     let unmounter = Unmounter { point, end: end.clone() };
     let started = serve(adapter, fuse, threads, kernel, end);
     match started.and_then(|()| unmounter.look()) {
-        Ok(()) => Ok(Mounted { unmounter, ended }),
+        Ok(()) => Ok(Mounted { unmounter, ended, over: false }),
         Err(source) => {
             let _gone = attach::detach(&unmounter.point, true);
             Err(MountError::io("serving", &unmounter.point)(source))
@@ -119,7 +122,8 @@ impl Mounted {
     }
 
     /// Returns when the mount has ended, leaving no dead mount behind.
-    pub fn wait(self) -> Result<(), MountError> {
+    pub fn wait(mut self) -> Result<(), MountError> {
+        self.over = true;
         let point = &self.unmounter.point;
         let ended = self.ended.recv().expect("a sender lives in this mount");
         if self.unmounter.look().is_err_and(|e| point::is_dead(&e))
@@ -149,6 +153,16 @@ impl Mounted {
             unmounter.leave();
         })?;
         Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if !self.over
+            && let Err(error) = attach::detach(&self.unmounter.point, true)
+        {
+            tracing::warn!(%error, "not unmounted");
+        }
     }
 }
 

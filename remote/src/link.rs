@@ -3,10 +3,12 @@
 //! A [`Link`] keeps at most one connection, made when it is first needed and again after a break;
 //! a request that a break interrupted is sent once more where its body is still at hand (all
 //! requests may be repeated). Everything has a deadline. What comes back is as the node said it:
-//! slices still have to be verified, entries decoded. How long to go on trying is for `wrap`.
+//! slices still have to be verified, entries decoded. How long to go on trying is for `wrap`, and
+//! the limits it keeps to are those of `wrap`, kept here because entries and batches count too.
 
 mod session;
 mod batch;
+mod lane;
 pub(crate) mod quic;
 pub(crate) mod tls;
 pub mod credentials;
@@ -24,12 +26,15 @@ use crate::blob::BlobId;
 use crate::entry::LogId;
 use crate::env::{Env, Instant};
 use crate::error::{Error, Result};
+use crate::identity::PublicKey;
 use crate::link::batch::Batches;
+use crate::link::lane::Lane;
 use crate::link::session::Session;
 use crate::logs::{Head, Logs, WATCH_MS_MAX};
 use crate::store::{Body, Held, Slice, Space, Store};
 use crate::wire::record::{self, Want};
 use crate::wire::{Answer, Call, GET_BYTES_MAX, IDS_MAX, LIST_MAX};
+use crate::wrap::Limits;
 
 pub use credentials::Credentials;
 pub use url::NodeUrl;
@@ -56,6 +61,7 @@ struct Inner {
     url: NodeUrl,
     who: Credentials,
     env: Env,
+    lane: Lane,
     /// The connection; the lock is held while dialling, so that many requests make one dial.
     slot: tokio::sync::Mutex<Slot>,
     /// The same connection, for those who only want to look.
@@ -72,17 +78,28 @@ impl Link {
     /// [`Error::Unreachable`], [`Error::NodeKeyChanged`], [`Error::Refused`] when the node does
     /// not know the drive or the device, [`Error::UnknownVersion`].
     pub async fn dial(url: &NodeUrl, who: Credentials, env: &Env) -> Result<Self> {
-        let link = Self::lazy(url, who, env);
-        link.inner.session().await?;
+        let link = Self::lazy(url, who, env, Limits::default());
+        link.connect().await?;
         Ok(link)
     }
 
-    /// A link that connects when it is first asked something. Needs a tokio runtime around it.
-    pub fn lazy(url: &NodeUrl, who: Credentials, env: &Env) -> Self {
+    /// The key that the node at this address shows, whatever key the URL has: for a person to
+    /// compare with what its keeper says. It is not proven before a connection that pins it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::UnknownVersion`], [`Error::Forged`] when it shows none.
+    pub async fn shown_key(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<PublicKey> {
+        Session::shown_key(url, who, env).await
+    }
+
+    /// A link that connects when it is first asked something, and keeps to `limits`. Needs a tokio
+    /// runtime around it.
+    pub fn lazy(url: &NodeUrl, who: Credentials, env: &Env, limits: Limits) -> Self {
         let inner = Arc::new(Inner {
             url: url.clone(),
             who,
             env: env.clone(),
+            lane: Lane::new(limits),
             slot: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             sent_before: AtomicU64::new(0),
@@ -97,6 +114,14 @@ impl Link {
             }
         });
         Self { inner, batches }
+    }
+
+    /// Connects now, unless it is connected.
+    ///
+    /// # Errors
+    /// As [`Link::dial`].
+    pub async fn connect(&self) -> Result<()> {
+        self.inner.session().await.map(drop)
     }
 
     /// Many small slices in one request: at most `WANTS_MAX` of them, `WANTED_BYTES_MAX` bytes in
@@ -137,6 +162,11 @@ impl Link {
     pub fn bytes_received(&self) -> u64 {
         let now = self.inner.live().map_or(0, |s| s.connection.stats().udp_rx.bytes);
         self.inner.received_before.load(Ordering::Relaxed) + now
+    }
+
+    /// How many of `bytes` to ask for at once, so that a limit is kept from second to second.
+    pub fn at_once(&self, bytes: u64) -> u64 {
+        self.inner.lane.at_once(bytes)
     }
 
     /// The node at the other end.
@@ -191,13 +221,23 @@ impl Inner {
 
     /// An exchange with its deadline, repeated once if the connection turns out to be dead.
     async fn ask(&self, call: Call, body: Body, wait_ms: u64) -> Result<(Answer, Bytes)> {
+        // Waiting for a turn, or for the pace of what came, is not the node's slowness.
+        let turn = self.lane.turn(&call).await;
+        let answered = self.ask_now(call, body, wait_ms).await?;
+        turn.received(answered.1.len()).await;
+        Ok(answered)
+    }
+
+    async fn ask_now(&self, call: Call, body: Body, wait_ms: u64) -> Result<(Answer, Bytes)> {
         let bytes = body.len + call.reply_max();
         let deadline_ms = ANSWER_MS + wait_ms + bytes / BYTES_PER_MS_MIN;
         let asked = async {
             let again = body.again();
             let session = self.session().await?;
+            let body = self.lane.outgoing(&call, body);
             match (session.exchange(call.clone(), body).await, again) {
                 (Err(Error::Unreachable(_)), Some(body)) if !session.is_open() => {
+                    let body = self.lane.outgoing(&call, body);
                     self.session().await?.exchange(call, body).await
                 }
                 (other, _) => other,
@@ -294,6 +334,7 @@ impl Logs for Link {
     }
 
     async fn read(&self, log: LogId, from: u64, bytes_max: u64) -> Result<Vec<Bytes>> {
+        let bytes_max = self.inner.lane.at_once(bytes_max);
         let call = Call::ReadLog { log, from, bytes_max };
         record::read_entries(&self.inner.fetch(call, Bytes::new(), 0).await?)
     }

@@ -5,8 +5,10 @@
 
 mod fault;
 mod limit;
+mod pace;
 mod retry;
 
 pub use fault::{Fault, Injury, Op};
 pub use limit::{Limit, Limits};
+pub use pace::Pace;
 pub use retry::{Patience, Retry};

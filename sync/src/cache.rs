@@ -12,6 +12,7 @@
 mod layer_ref;
 mod map;
 mod part;
+mod uses;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -28,9 +29,10 @@ use rdrivefs_remote::proof::{Outboard, Verified};
 
 pub use crate::cache::map::RANGE_BYTES;
 use crate::cache::part::Part;
+use crate::cache::uses::Uses;
 
 pub use crate::cache::layer_ref::{LayerRef, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 
 /// Layer files held open at once, far below the usual limit of 1,024 descriptors.
 const OPEN_FILES_MAX: usize = 128;
@@ -38,13 +40,14 @@ const OPEN_FILES_MAX: usize = 128;
 /// The most a sequential reader has fetched ahead of it.
 const AHEAD_BYTES_MAX: u64 = 4 << 20;
 
-/// Sealed layers on this computer's disk. Locks: `parts` before the inside of a [`Part`]; neither
-/// is held by a caller.
+/// Sealed layers on this computer's disk. Locks: `parts` before the inside of a [`Part`], `uses` by
+/// itself; none is held by a caller.
 pub struct Cache {
     dir: PathBuf,
     /// Layers in use; a bounded set of open files.
     parts: Mutex<HashMap<BlobId, Arc<Part>>>,
-    /// Disk bytes in use, kept in step without asking the disk again.
+    uses: Mutex<Uses>,
+    /// Disk bytes in use, maps aside, kept in step without asking the disk again.
     used_bytes: AtomicU64,
 }
 
@@ -56,12 +59,29 @@ impl Cache {
     pub fn open(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(format!("create {}", dir.display())))?;
         let used = sweep(dir).map_err(Error::io(format!("read {}", dir.display())))?;
-        Ok(Self { dir: dir.to_owned(), parts: Mutex::default(), used_bytes: AtomicU64::new(used) })
+        let used_bytes = AtomicU64::new(used);
+        Ok(Self {
+            dir: dir.to_owned(),
+            parts: Mutex::default(),
+            uses: Mutex::default(),
+            used_bytes,
+        })
     }
 
     /// Disk bytes the cache takes.
     pub fn bytes_used(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The layers of which something is here, each with the number of its last use: larger is later,
+    /// none is not since this cache was opened.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn layers(&self) -> Result<Vec<(BlobId, Option<u64>)>> {
+        let ids = ids(&self.dir).map_err(Error::io(format!("read {}", self.dir.display())))?;
+        let uses = self.uses();
+        Ok(ids.into_iter().map(|id| (id, uses.last(&id))).collect())
     }
 
     /// Keeps a whole layer; durable when this returns.
@@ -72,8 +92,11 @@ impl Cache {
         let path = self.path(id, "layer");
         let folder = path.parent().expect("a cache path has a folder");
         let what = || format!("write layer {id}");
-        fs::create_dir_all(folder).map_err(Error::io(what()))?;
         let keep = || -> std::io::Result<u64> {
+            if !folder.exists() {
+                fs::create_dir_all(folder)?;
+                File::open(&self.dir)?.sync_all()?;
+            }
             let tree = write_durably(&self.path(id, "tree"), &outboard.encode())?;
             let layer = write_durably(&path, bytes)?;
             File::open(folder)?.sync_all()?;
@@ -81,16 +104,30 @@ impl Cache {
         };
         let written = keep().map_err(Error::io(what()))?;
         self.used_bytes.fetch_add(written, Ordering::Relaxed);
+        self.uses().note(id);
         self.lock().remove(&id);
         Ok(())
     }
 
-    /// The bytes of `range`, fetched from `source` where they are not here.
+    /// The bytes of `range`, fetched from `source` where they are not here. A full disk keeps
+    /// nothing of it, and keeps nobody from reading.
     ///
     /// # Errors
     /// Of the disk, or of the source.
     pub fn read(&self, layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
+        match self.fetch(layer, range.clone(), source) {
+            Err(Error::Posix(Posix::NoSpace)) => passed_on(layer, range, source),
+            other => other,
+        }
+    }
+
+    /// As [`Cache::read`], for those who want the bytes to be here then.
+    ///
+    /// # Errors
+    /// As [`Cache::read`]; [`Posix::NoSpace`].
+    pub fn fetch(&self, layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
         let part = self.part(layer)?;
+        self.uses().note(layer.id);
         if let Some(bytes) = part.read_present(&range)? {
             return Ok(bytes);
         }
@@ -102,8 +139,9 @@ impl Cache {
             let grown = part.fill(verified.start, &verified.bytes)?;
             self.used_bytes.fetch_add(grown, Ordering::Relaxed);
         }
-        drop(ahead);
+        // Nothing is dropped while `ahead` is held, so what was fetched is still there.
         let bytes = part.read_present(&range)?;
+        drop(ahead);
         bytes
             .ok_or_else(|| Error::corrupt(format!("layer {}", layer.id), "a fetched range is gone"))
     }
@@ -155,8 +193,12 @@ impl Cache {
         let part = self.part(layer)?;
         let freed = part.drop_ranges(ranges)?;
         self.used_bytes.fetch_sub(freed.min(self.bytes_used()), Ordering::Relaxed);
-        if part.present_bytes() == 0 {
-            self.lock().remove(&layer.id);
+        let mut parts = self.lock();
+        // Besides the map and this, nobody has it: who is about to fetch into it must find it again.
+        if part.present_bytes() == 0 && Arc::strong_count(&part) == 2 {
+            parts.remove(&layer.id);
+            drop(parts);
+            self.uses().forget(&layer.id);
         }
         Ok(freed)
     }
@@ -205,9 +247,21 @@ impl Cache {
         self.dir.join(&name[..2]).join(format!("{name}.{kind}"))
     }
 
+    fn uses(&self) -> std::sync::MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<BlobId, Arc<Part>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The bytes of `range` from `source`, of which nothing is kept.
+fn passed_on(layer: &LayerRef, range: Range<u64>, source: &dyn Source) -> Result<Bytes> {
+    let range = range.start..range.end.min(layer.len);
+    let verified = source.fetch(layer, range.clone())?;
+    let from = |at: u64| usize::try_from(at - verified.start).expect("a layer fits in memory");
+    Ok(verified.bytes.slice(from(range.start)..from(range.end)))
 }
 
 /// Writes a file under its name only once it is durable; returns the disk bytes it takes.
@@ -226,24 +280,43 @@ fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<u64> {
     })
 }
 
-/// Removes half-made files; returns the disk bytes the rest takes.
+/// Removes half-made files, and parts of which no map says what is present; returns the disk bytes
+/// the rest takes.
 fn sweep(dir: &Path) -> std::io::Result<u64> {
     let mut used = 0;
-    for folder in fs::read_dir(dir)? {
-        let folder = folder?;
-        if !folder.file_type()?.is_dir() {
-            continue;
-        }
-        for file in fs::read_dir(folder.path())? {
-            let file = file?;
-            if file.path().extension().is_some_and(|kind| kind == "new") {
-                fs::remove_file(file.path())?;
-            } else {
-                used += file.metadata()?.blocks() * 512;
-            }
+    for path in files(dir)? {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        let lost = kind == Some("part") && !path.with_extension("map").exists();
+        match kind {
+            Some("new") => fs::remove_file(path)?,
+            Some("part") if lost => fs::remove_file(path)?,
+            Some("map") => {}
+            _ => used += fs::metadata(path)?.blocks() * 512,
         }
     }
     Ok(used)
+}
+
+/// The layers that have a file, whole or sparse.
+fn ids(dir: &Path) -> std::io::Result<Vec<BlobId>> {
+    let kept =
+        |path: &PathBuf| path.extension().is_some_and(|kind| kind == "layer" || kind == "part");
+    let id = |path: PathBuf| path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+    Ok(files(dir)?.into_iter().filter(kept).filter_map(id).collect())
+}
+
+/// The files one folder down.
+fn files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for folder in fs::read_dir(dir)? {
+        let folder = folder?;
+        if folder.file_type()?.is_dir() {
+            for file in fs::read_dir(folder.path())? {
+                files.push(file?.path());
+            }
+        }
+    }
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Contents {
         let open = self.open(layer.0)?;
         let before = self.cache.present(&open.layer)?;
         for span in self.spans(layer, chunks)? {
-            self.cache.read(&open.layer, span, &*self.source)?;
+            self.cache.fetch(&open.layer, span, &*self.source)?;
         }
         Ok(self.cache.present(&open.layer)?.saturating_sub(before))
     }

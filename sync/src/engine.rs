@@ -1,10 +1,11 @@
 //! The engine: the one loop that carries out what [`State`] decides.
 //!
 //! Sealing and writing behind run on the engine's own thread, one after the other; every remote has
-//! a task at a time. Nothing is decided here but how to do what was asked. A person's `sync` runs
+//! a task that moves and one that proves, and there is one that evicts. Nothing is decided here but how to do what was asked. A person's `sync` runs
 //! the same steps in the foreground, so there is one way for the data.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,17 +18,23 @@ use tokio::runtime::Handle;
 
 use crate::cache::Cache;
 use crate::error::Result;
+use crate::evict::{Evicted, Evictor};
+use crate::home::DiskSpace;
 use crate::index::Index;
 use crate::index::layers::RemoteNumber;
+use crate::index::ledger::Audit;
 use crate::log::{Exchanged, Log};
 use crate::merge::Merger;
 use crate::progress::Progress;
 use crate::publish::Publisher;
 use crate::push::{Pushed, Pusher};
 use crate::remotes::{Remote, Remotes};
+use crate::report::{KeptReason, Samples};
+use crate::room::Room;
 use crate::seals::{SealedSum, Sealer};
-use crate::state::{Event, Facts, State, Work};
+use crate::state::{Event, Facts, Rules, Spot, State, Surplus, Tally, Use, Verdict, Work};
 use crate::tree::Tree;
+use crate::verify::Verifier;
 
 /// How often the parts are asked whether there is something to do.
 const BEAT: Duration = Duration::from_millis(100);
@@ -71,6 +78,24 @@ pub struct Parts {
     pub publisher: Publisher,
     /// Applies commits.
     pub merger: Merger,
+    /// Challenges remotes.
+    pub verifier: Arc<Verifier>,
+    /// Drops local copies.
+    pub evictor: Arc<Evictor>,
+    /// Makes room in the cache.
+    pub room: Room,
+    /// Where the cache lies.
+    pub cache_dir: PathBuf,
+    /// What a person has set.
+    pub rules: Rules,
+}
+
+/// What an eviction left.
+#[derive(Default)]
+struct Kept {
+    not_pushed: u64,
+    not_proven: u64,
+    why: String,
 }
 
 /// The engine while it runs in the background.
@@ -112,6 +137,8 @@ impl Parts {
     /// # Errors
     /// Of the remote or the parts below.
     pub async fn push(&self, remote: &Arc<Remote>, progress: &Progress) -> Result<Moved> {
+        // What another is sending there is not sent twice.
+        let _turn = remote.turn.lock().await;
         let pushed = self.pusher.push(remote, progress).await?;
         let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
         self.log.note(&theirs)?;
@@ -130,6 +157,69 @@ impl Parts {
         let received = self.log.receive(&*remote.link, &theirs, progress).await;
         self.merger.apply_all(progress)?;
         received
+    }
+
+    /// What the cache takes of its disk. One that cannot be asked counts as free.
+    fn space(&self) -> Use {
+        let free = DiskSpace::under(&self.cache_dir).map_or(u64::MAX, |disk| disk.free_bytes);
+        Use { cache_bytes: self.cache.bytes_used(), disk_free_bytes: free }
+    }
+
+    /// Makes room, and tells of remotes that lack an audit for it and, if asked, of what must stay.
+    async fn evict(
+        &self,
+        surplus: Surplus,
+        events: &Sender<Event>,
+        progress: &Progress,
+    ) -> Result<Event> {
+        for remote in self.evictor.unaudited()? {
+            let _unheard = events.send(Event::Unaudited(remote));
+        }
+        let mut kept = Kept::default();
+        let mut note = |evicted| {
+            kept.note(&evicted);
+            Ok(())
+        };
+        let bytes = self.room.make(surplus.bytes, false, progress, &mut note).await?;
+        tracing::info!(bytes, of = surplus.bytes, "evicted");
+        let told = surplus.tell && bytes < surplus.bytes;
+        if told {
+            let (bytes, why) = (surplus.bytes - bytes, kept.why);
+            let (not_pushed, not_proven) = (kept.not_pushed, kept.not_proven);
+            tracing::warn!(bytes, not_pushed, not_proven, why, "more in the cache than may go");
+        }
+        Ok(Event::Evicted { bytes, told })
+    }
+
+    /// A whole audit, as an eviction demands it.
+    async fn audit(&self, remote: &Remote) -> Result<Verdict> {
+        let samples = Samples::Count(self.rules.audit_samples);
+        let found = self.verifier.audit(remote, samples, None, &Progress::silent()).await?;
+        self.tree.flush()?;
+        Ok(match found.failures.is_empty() {
+            false => Verdict::Failed,
+            true if found.samples >= self.rules.audit_samples => Verdict::Clean,
+            true => Verdict::Silent,
+        })
+    }
+
+    async fn spot(&self, remote: &Remote, count: u64) -> Result<Spot> {
+        let found = self.verifier.spot(remote, count).await?;
+        let failures = found.failures.len() as u64;
+        if failures > 0 {
+            tracing::warn!(remote = remote.name, failures, "a remote lacks what it should hold");
+            self.tree.flush()?;
+        }
+        let at = self.env.wall_ms();
+        Ok(Spot { at, samples: found.samples, failures, bytes: found.bytes })
+    }
+
+    fn record(&self, remote: RemoteNumber, tally: Tally) -> Result<()> {
+        let Tally { since, samples, bytes } = tally;
+        // It is dated by its first answer, so that it never counts for longer than it should.
+        let audit = Audit { at: since.0, samples, failures: 0, bytes, whole: false };
+        self.index.add_audit(remote, &audit)?;
+        self.tree.flush()
     }
 
     /// Both: what is refused of what came holds up nothing of what goes.
@@ -152,8 +242,15 @@ impl Engine {
     pub fn start(parts: Arc<Parts>) -> Self {
         let (events, inbox) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let own =
-            Loop { parts, stop: stop.clone(), events: events.clone(), state: State::default() };
+        let (state, stopping) = (State::new(parts.rules), Progress::silent());
+        let own = Loop {
+            parts,
+            stop: stop.clone(),
+            events: events.clone(),
+            state,
+            stopping,
+            evicting: None,
+        };
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || own.run(&inbox))
@@ -167,7 +264,8 @@ impl Engine {
         let _unheard = self.events.send(event);
     }
 
-    /// Stops the loop and waits for its present step; tasks with remotes end by themselves.
+    /// Stops the loop and waits for its present step and for the end of an eviction; tasks with
+    /// remotes end by themselves.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -188,6 +286,9 @@ struct Loop {
     stop: Arc<AtomicBool>,
     events: Sender<Event>,
     state: State,
+    /// Ends an eviction.
+    stopping: Progress,
+    evicting: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Loop {
@@ -202,13 +303,22 @@ impl Loop {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let facts =
-                Facts { dirty: self.parts.tree.is_dirty(), ripe: self.parts.tree.is_ripe() };
+            let facts = Facts {
+                dirty: self.parts.tree.is_dirty(),
+                ripe: self.parts.tree.is_ripe(),
+                space: self.parts.space(),
+            };
             for work in self.state.next(facts, self.parts.env.instant()) {
                 self.carry_out(work);
             }
         }
         watched.values().for_each(|watch: &tokio::task::JoinHandle<()>| watch.abort());
+        self.stopping.cancel();
+        if let Some(evicting) = self.evicting.take() {
+            // Must: nothing is dropped any more once another process may have the drive.
+            evicting.abort();
+            drop(self.parts.runtime.block_on(evicting));
+        }
     }
 
     fn handle(
@@ -228,8 +338,21 @@ impl Loop {
         let done = match work {
             Work::Maintain => self.parts.maintain(),
             Work::Seal => self.seal(),
+            Work::Record(number, tally) => self.parts.record(number, tally),
             Work::Sync(number) => {
                 self.sync(number);
+                Ok(())
+            }
+            Work::Evict(surplus) => {
+                self.evict(surplus);
+                Ok(())
+            }
+            Work::Audit(number) => {
+                self.audit(number);
+                Ok(())
+            }
+            Work::Challenge(number, count) => {
+                self.challenge(number, count);
                 Ok(())
             }
         };
@@ -239,11 +362,14 @@ impl Loop {
     }
 
     fn seal(&mut self) -> Result<()> {
-        let sealed = self.parts.seal(false, &Progress::silent())?;
-        if sealed.files > 0 {
-            self.state.handle(Event::Sealed, self.parts.env.instant());
+        let sealed = self.parts.seal(false, &Progress::silent());
+        let now = self.parts.env.instant();
+        match &sealed {
+            Ok(sum) if sum.unread == 0 && sum.files == 0 => {}
+            Ok(sum) if sum.unread == 0 => self.state.handle(Event::Sealed, now),
+            _ => self.state.handle(Event::SealFailed, now),
         }
-        Ok(())
+        sealed.map(drop)
     }
 
     fn sync(&self, number: RemoteNumber) {
@@ -259,6 +385,43 @@ impl Loop {
                 }
             };
             let _unheard = events.send(event);
+        });
+    }
+
+    fn evict(&mut self, surplus: Surplus) {
+        let (parts, events) = (self.parts.clone(), self.events.clone());
+        let progress = self.stopping.clone();
+        let task = self.parts.runtime.spawn(async move {
+            let event = parts.evict(surplus, &events, &progress).await.unwrap_or_else(|e| {
+                tracing::info!(error = %e, "the cache stays as large as it is");
+                Event::Evicted { bytes: 0, told: false }
+            });
+            let _unheard = events.send(event);
+        });
+        self.evicting = Some(task);
+    }
+
+    fn audit(&self, number: RemoteNumber) {
+        let (parts, events) = (self.parts.clone(), self.events.clone());
+        let Some(remote) = parts.remotes.by_number(number) else { return };
+        self.parts.runtime.spawn(async move {
+            let verdict = parts.audit(&remote).await.unwrap_or_else(|e| {
+                tracing::info!(remote = remote.name, error = %e, "not audited");
+                Verdict::Silent
+            });
+            let _unheard = events.send(Event::Audited(number, verdict));
+        });
+    }
+
+    fn challenge(&self, number: RemoteNumber, count: u64) {
+        let (parts, events) = (self.parts.clone(), self.events.clone());
+        let Some(remote) = parts.remotes.by_number(number) else { return };
+        self.parts.runtime.spawn(async move {
+            let spot = parts.spot(&remote, count).await.unwrap_or_else(|e| {
+                tracing::info!(remote = remote.name, error = %e, "not challenged");
+                Spot { at: parts.env.wall_ms(), samples: 0, failures: 0, bytes: 0 }
+            });
+            let _unheard = events.send(Event::Challenged(number, spot));
         });
     }
 
@@ -279,6 +442,18 @@ impl Loop {
                 seen = heads;
             }
         })
+    }
+}
+
+impl Kept {
+    fn note(&mut self, evicted: &Evicted) {
+        for stays in &evicted.stays {
+            match stays.reason {
+                KeptReason::NotPushed => self.not_pushed += 1,
+                _ => self.not_proven += 1,
+            }
+            self.why.clone_from(&stays.detail);
+        }
     }
 }
 

@@ -88,6 +88,13 @@ pub struct Evictor {
 /// For each layer the remotes that hold it and whose audits suffice.
 type Holders = BTreeMap<LayerNumber, Vec<RemoteNumber>>;
 
+impl Rule {
+    /// Challenges that make an audit.
+    pub fn audit_samples(&self) -> u64 {
+        samples_for(self.confidence, self.loss)
+    }
+}
+
 impl Default for Rule {
     fn default() -> Self {
         Self { copies: 1, audit_age_ms: 7 * 24 * 3_600_000, confidence: 0.999, loss: 0.01 }
@@ -133,9 +140,18 @@ impl Evictor {
         Ok(evicted)
     }
 
+    /// Remotes that lack a fresh clean audit, without which nothing they hold may go.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn unaudited(&self) -> Result<Vec<RemoteNumber>> {
+        let lacking = |(remote, why): (_, Option<String>)| why.map(|_| remote);
+        Ok(self.audited()?.into_iter().filter_map(lacking).collect())
+    }
+
     /// For each remote, why its audits do not suffice, if they do not.
     fn audited(&self) -> Result<BTreeMap<RemoteNumber, Option<String>>> {
-        let samples = samples_for(self.rule.confidence, self.rule.loss);
+        let samples = self.rule.audit_samples();
         let now = self.env.wall_ms();
         let verdict = |name: &str, audit: Option<crate::index::ledger::Audit>| match audit {
             Some(audit) if audit.is_fresh(now, self.rule.audit_age_ms) => None,

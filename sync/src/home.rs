@@ -23,8 +23,10 @@ use rustix::fs::{FlockOperation, flock};
 use crate::error::{Error, Result};
 
 mod config;
+mod disk;
 
 pub use config::{Confidence, Config, Mount, Network, Size, Verify};
+pub use disk::DiskSpace;
 
 /// Longest name of a drive: a part of paths, the socket's among them, which may have 107 bytes.
 pub const DRIVE_NAME_BYTES_MAX: usize = 32;

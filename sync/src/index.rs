@@ -27,7 +27,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Result};
-use crate::index::schema::{SCHEMA, SINCE_1, VERSION};
+use crate::index::schema::{SCHEMA, VERSION};
 use crate::seal::{self, Key};
 
 /// The name under which the largest Lamport time seen is kept.
@@ -74,8 +74,8 @@ impl Index {
             e => e.into(),
         };
         let db = Connection::open(path)?;
-        let version = version(&db).map_err(damaged)??;
-        prepare(&db, version).map_err(damaged)?;
+        check_version(&db).map_err(damaged)??;
+        prepare(&db).map_err(damaged)?;
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         let wal = PathBuf::from(wal);
@@ -240,18 +240,17 @@ impl Drop for Index {
     }
 }
 
-/// The version of what is there, looked at before anything is written.
-fn version(db: &Connection) -> rusqlite::Result<Result<i64>> {
+/// Looks at the version of what is there before anything is written.
+fn check_version(db: &Connection) -> rusqlite::Result<Result<()>> {
     let begun = "SELECT 1 FROM sqlite_master WHERE name = 'meta'";
     if db.query_row(begun, [], |_| Ok(())).optional()?.is_none() {
-        return Ok(Ok(VERSION));
+        return Ok(Ok(()));
     }
     let version: Option<i64> = db
         .query_row("SELECT value FROM meta WHERE key = ?", [VERSION_KEY], |row| row.get(0))
         .optional()?;
     Ok(match version {
-        None => Ok(VERSION),
-        Some(known @ 1..=VERSION) => Ok(known),
+        None | Some(VERSION) => Ok(()),
         Some(other) => {
             let version = u64::try_from(other).unwrap_or(u64::MAX);
             Err(Error::UnknownVersion { what: "the index".into(), version })
@@ -259,7 +258,7 @@ fn version(db: &Connection) -> rusqlite::Result<Result<i64>> {
     })
 }
 
-fn prepare(db: &Connection, version: i64) -> rusqlite::Result<()> {
+fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "cache_size", -PAGES_KIB)?;
@@ -267,9 +266,6 @@ fn prepare(db: &Connection, version: i64) -> rusqlite::Result<()> {
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     db.execute_batch("BEGIN IMMEDIATE")?;
-    if version == 1 {
-        db.execute_batch(SINCE_1)?;
-    }
     db.execute_batch(SCHEMA)
 }
 

@@ -13,6 +13,7 @@ use rdrivefs_remote::link::{Credentials, Link, NodeUrl};
 use rdrivefs_remote::proof::{self, Verified};
 use rdrivefs_remote::store::{Slice, Store as _};
 use rdrivefs_remote::wire::record::Want;
+use rdrivefs_remote::wrap::Limits;
 use tokio::runtime::Handle;
 
 use crate::cache::{LayerRef, Source};
@@ -58,6 +59,8 @@ pub struct Remote {
     pub url: NodeUrl,
     /// Connects when it is first asked something, and again after a break.
     pub link: Arc<Link>,
+    /// Held while layers and commits are sent there.
+    pub turn: tokio::sync::Mutex<()>,
     condition: Mutex<Condition>,
 }
 
@@ -67,6 +70,8 @@ pub struct Remotes {
     index: Arc<Index>,
     runtime: Handle,
     credentials: Credentials,
+    /// What every link keeps to; the paces are shared by all.
+    limits: Limits,
     all: RwLock<HashMap<RemoteNumber, Arc<Remote>>>,
 }
 
@@ -80,12 +85,12 @@ impl Remotes {
         index: Arc<Index>,
         runtime: Handle,
         credentials: Credentials,
+        limits: Limits,
     ) -> Result<Self> {
-        let remotes = Self { env, index, runtime, credentials, all: RwLock::default() };
+        let remotes = Self { env, index, runtime, credentials, limits, all: RwLock::default() };
         for (number, row) in remotes.index.remotes()? {
             let url: NodeUrl = row.url.parse()?;
-            let _inside = remotes.runtime.enter();
-            let link = Link::lazy(&url, remotes.credentials.clone(), &remotes.env);
+            let link = remotes.link(&url, remotes.credentials.clone());
             remotes.insert(number, &row.name, url, link);
         }
         Ok(remotes)
@@ -100,7 +105,8 @@ impl Remotes {
             return Err(Error::Refused(format!("there is a remote named {name} already")));
         }
         let credentials = Credentials { invite: url.invite.clone(), ..self.credentials.clone() };
-        let link = self.runtime.block_on(Link::dial(url, credentials, &self.env))?;
+        let link = self.link(url, credentials);
+        self.runtime.block_on(link.connect())?;
         let lasting = NodeUrl { invite: None, ..url.clone() };
         let row = RemoteRow {
             name: name.to_owned(),
@@ -175,12 +181,18 @@ impl Remotes {
         remote.failed(e);
     }
 
+    fn link(&self, url: &NodeUrl, credentials: Credentials) -> Link {
+        let _inside = self.runtime.enter();
+        Link::lazy(url, credentials, &self.env, self.limits.clone())
+    }
+
     fn insert(&self, number: RemoteNumber, name: &str, url: NodeUrl, link: Link) -> Arc<Remote> {
         let remote = Arc::new(Remote {
             number,
             name: name.to_owned(),
             url,
             link: Arc::new(link),
+            turn: tokio::sync::Mutex::default(),
             condition: Mutex::default(),
         });
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
@@ -211,8 +223,25 @@ impl Remotes {
         layer: &LayerRef,
         range: Range<u64>,
     ) -> Result<Verified> {
-        let slice = remote.link.get(layer.id, range.clone()).await;
-        let verified = slice.and_then(|slice| proof::verify(&layer.id, layer.len, range, slice));
+        let mut all = self.piece(remote, layer, range.clone()).await?;
+        while all.start + (all.bytes.len() as u64) < range.end {
+            let got = all.start + all.bytes.len() as u64;
+            let more = self.piece(remote, layer, got..range.end).await?;
+            all.bytes = [all.bytes, more.bytes].concat().into();
+        }
+        Ok(all)
+    }
+
+    /// The first bytes of `range`: all, unless the link takes no more at once.
+    async fn piece(
+        &self,
+        remote: &Remote,
+        layer: &LayerRef,
+        range: Range<u64>,
+    ) -> Result<Verified> {
+        let some = range.start..range.start + remote.link.at_once(range.end - range.start);
+        let slice = remote.link.get(layer.id, some.clone()).await;
+        let verified = slice.and_then(|slice| proof::verify(&layer.id, layer.len, some, slice));
         self.noted(remote, verified)
     }
 }

@@ -55,6 +55,8 @@ pub struct SealedSum {
     pub known_bytes: u64,
     /// Layers closed.
     pub layers: u64,
+    /// Files that could not be sealed, since their bytes in the journal are damaged.
+    pub unread: u64,
 }
 
 /// Seals files into layers. Lock: `open` is held for a whole round, so there is one sealer.
@@ -154,7 +156,6 @@ impl Sealer {
     fn seal_ripe(&self, open: &mut Assembly, all: bool, progress: &Progress) -> Result<()> {
         let ripe = self.tree.ripe(self.env.instant(), all, usize::MAX);
         progress.expect(Phase::Seal, 0, ripe.len() as u64);
-        let mut unread = None;
         for ino in ripe {
             progress.check()?;
             let Some(mut job) = self.tree.sealable(ino)? else { continue };
@@ -163,7 +164,7 @@ impl Sealer {
             match self.seal_file(job, open) {
                 Err(e) if e.is_corrupt() => {
                     tracing::error!(?ino, error = %e, "a file cannot be sealed");
-                    unread.get_or_insert(e);
+                    open.sum.unread += 1;
                 }
                 sealed => sealed?,
             }
@@ -172,7 +173,7 @@ impl Sealer {
             }
             progress.advance(Phase::Seal, bytes, 1);
         }
-        unread.map_or(Ok(()), Err)
+        Ok(())
     }
 
     fn seal_file(&self, mut job: SealJob, open: &mut Assembly) -> Result<()> {

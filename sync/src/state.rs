@@ -4,7 +4,13 @@
 //! clock, no thread and no link here, so that a simulation can drive whole worlds through it.
 //!
 //! The order within one remote is fixed: layers before the commits that name them. Remotes do not
-//! wait for each other. A remote that failed is tried again after a growing pause.
+//! wait for each other. A remote that failed is tried again after a growing pause. What the cache
+//! takes beyond its bounds is evicted, and a remote that lacks the audit which this needs is audited
+//! at once; apart from that remotes are challenged at a steady rate.
+
+mod budget;
+mod pressure;
+mod proving;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +18,12 @@ use std::time::Duration;
 use rdrivefs_remote::env::Instant;
 
 use crate::index::layers::RemoteNumber;
+use crate::state::budget::Budget;
+use crate::state::pressure::Pressure;
+use crate::state::proving::Proving;
+
+pub use crate::state::pressure::{Bounds, Surplus, Use};
+pub use crate::state::proving::{Spot, Tally, Verdict};
 
 /// First pause after a failure; doubled each time up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -34,6 +46,14 @@ pub enum Work {
     Seal,
     /// Send layers, then exchange entries with this remote.
     Sync(RemoteNumber),
+    /// Drop what is used least and may go.
+    Evict(Surplus),
+    /// Audit this remote as an eviction demands.
+    Audit(RemoteNumber),
+    /// Send this remote so many random challenges.
+    Challenge(RemoteNumber, u64),
+    /// Write into the ledger that so many challenges in a row were answered rightly.
+    Record(RemoteNumber, Tally),
 }
 
 /// Something that happened.
@@ -45,12 +65,38 @@ pub enum Event {
     Gone(RemoteNumber),
     /// There are layers or records to send.
     Sealed,
+    /// Not everything that is ripe could be sealed.
+    SealFailed,
     /// A remote has entries this device does not.
     News(RemoteNumber),
     /// The work with a remote ended well.
     Synced(RemoteNumber),
     /// The work with a remote failed.
     Failed(RemoteNumber),
+    /// An eviction missed a fresh audit of this remote.
+    Unaudited(RemoteNumber),
+    /// An eviction ended.
+    Evicted {
+        /// Disk bytes it freed.
+        bytes: u64,
+        /// Whether it told what must stay.
+        told: bool,
+    },
+    /// An audit ended.
+    Audited(RemoteNumber, Verdict),
+    /// Challenges were answered, or not.
+    Challenged(RemoteNumber, Spot),
+}
+
+/// What a person has set, as far as it matters here; by default nothing is bounded or challenged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// What the cache may take.
+    pub bounds: Bounds,
+    /// Challenges a day over all remotes.
+    pub challenges_per_day: u64,
+    /// Challenges that make an audit.
+    pub audit_samples: u64,
 }
 
 /// What the parts say when they are asked.
@@ -60,6 +106,8 @@ pub struct Facts {
     pub dirty: bool,
     /// Files are ripe to be sealed.
     pub ripe: bool,
+    /// What the cache takes.
+    pub space: Use,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,25 +117,52 @@ struct Lane {
     /// Not before this.
     due: Instant,
     pause: Duration,
+    proving: Proving,
 }
 
 /// The engine's mind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
     lanes: BTreeMap<RemoteNumber, Lane>,
     maintained: Option<Instant>,
+    /// After a failure nothing is sealed before this, and how long the next pause is.
+    seal_due: Option<(Instant, Duration)>,
+    pressure: Pressure,
+    budget: Budget,
+    audit_samples: u64,
+    /// Audits that challenges have added up to.
+    complete: Vec<(RemoteNumber, Tally)>,
 }
 
 impl State {
+    /// A mind that knows no remote yet.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            maintained: None,
+            seal_due: None,
+            pressure: Pressure::new(rules.bounds),
+            budget: Budget::new(rules.challenges_per_day),
+            audit_samples: rules.audit_samples,
+            complete: Vec::new(),
+        }
+    }
+
     /// Takes note of what happened.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Remote(remote) => {
-                let lane = Lane { busy: false, wanted: true, due: now, pause: PAUSE_FIRST };
-                self.lanes.insert(remote, lane);
+                self.lanes.insert(remote, Lane::new(now));
             }
             Event::Gone(remote) => drop(self.lanes.remove(&remote)),
-            Event::Sealed => self.lanes.values_mut().for_each(|lane| lane.wanted = true),
+            Event::Sealed => {
+                self.seal_due = None;
+                self.lanes.values_mut().for_each(|lane| lane.wanted = true);
+            }
+            Event::SealFailed => {
+                let pause = self.seal_due.map_or(PAUSE_FIRST, |(_, next)| next);
+                self.seal_due = Some((later(now, pause), (pause * 2).min(PAUSE_MAX)));
+            }
             Event::News(remote) => self.lane(remote, |lane| lane.wanted = true),
             Event::Synced(remote) => self.lane(remote, |lane| {
                 lane.busy = false;
@@ -100,6 +175,15 @@ impl State {
                 lane.due = later(now, lane.pause);
                 lane.pause = (lane.pause * 2).min(PAUSE_MAX);
             }),
+            Event::Unaudited(remote) => self.lane(remote, |lane| lane.proving.want()),
+            Event::Evicted { bytes, told } => self.pressure.evicted(bytes, told, now),
+            Event::Audited(remote, verdict) => {
+                self.lane(remote, |lane| lane.proving.audited(verdict, now));
+                if verdict == Verdict::Clean {
+                    self.pressure.eased();
+                }
+            }
+            Event::Challenged(remote, spot) => self.challenged(remote, spot),
         }
     }
 
@@ -111,7 +195,7 @@ impl State {
             self.maintained = Some(now);
             work.push(Work::Maintain);
         }
-        if facts.ripe {
+        if facts.ripe && self.seal_due.is_none_or(|(due, _)| now >= due) {
             work.push(Work::Seal);
         }
         for (remote, lane) in &mut self.lanes {
@@ -122,14 +206,52 @@ impl State {
                 lane.wanted = false;
                 work.push(Work::Sync(*remote));
             }
+            if lane.proving.begin_audit(now) {
+                work.push(Work::Audit(*remote));
+            }
         }
+        work.extend(self.pressure.next(facts.space, now).map(Work::Evict));
+        work.extend(self.challenge(now));
+        work.extend(self.complete.drain(..).map(|(remote, tally)| Work::Record(remote, tally)));
         work
+    }
+
+    /// Spends what is due of the budget on the remote that waited longest; one that is away or is
+    /// being challenged is passed over.
+    fn challenge(&mut self, now: Instant) -> Option<Work> {
+        let count = self.budget.due(now)?;
+        let idle = |lane: &Lane| !lane.proving.busy && lane.pause == PAUSE_FIRST;
+        let lanes = self.lanes.iter_mut().filter(|(_, lane)| idle(lane));
+        let (remote, lane) = lanes.min_by_key(|(_, lane)| lane.proving.challenged)?;
+        lane.proving.busy = true;
+        lane.proving.challenged = Some(now);
+        self.budget.spend(now);
+        Some(Work::Challenge(*remote, count))
+    }
+
+    fn challenged(&mut self, remote: RemoteNumber, spot: Spot) {
+        let Some(lane) = self.lanes.get_mut(&remote) else { return };
+        let tally = lane.proving.add(spot, self.audit_samples);
+        self.complete.extend(tally.map(|tally| (remote, tally)));
     }
 
     fn lane(&mut self, remote: RemoteNumber, change: impl FnOnce(&mut Lane)) {
         if let Some(lane) = self.lanes.get_mut(&remote) {
             change(lane);
         }
+    }
+}
+
+impl Lane {
+    fn new(now: Instant) -> Self {
+        let proving = Proving::default();
+        Self { busy: false, wanted: true, due: now, pause: PAUSE_FIRST, proving }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new(Rules::default())
     }
 }
 
@@ -143,7 +265,8 @@ mod tests {
 
     const HOME: RemoteNumber = RemoteNumber(1);
     const FRIEND: RemoteNumber = RemoteNumber(2);
-    const QUIET: Facts = Facts { dirty: false, ripe: false };
+    const QUIET: Facts = Facts { dirty: false, ripe: false, space: SPACE };
+    const SPACE: Use = Use { cache_bytes: 0, disk_free_bytes: 0 };
 
     fn at(ms: u64) -> Instant {
         Instant(ms * 1_000_000)
@@ -187,10 +310,25 @@ mod tests {
     #[test]
     fn memory_is_written_behind_at_a_steady_pace() {
         let mut state = State::default();
-        let facts = Facts { dirty: true, ripe: true };
+        let facts = Facts { dirty: true, ripe: true, space: SPACE };
         assert_eq!(state.next(facts, at(0)), [Work::Maintain, Work::Seal]);
         assert_eq!(state.next(facts, at(499)), [Work::Seal]);
         assert_eq!(state.next(facts, at(500)), [Work::Maintain, Work::Seal]);
+    }
+
+    #[test]
+    fn sealing_that_failed_rests_longer_each_time() {
+        let mut state = State::default();
+        let facts = Facts { ripe: true, ..QUIET };
+        assert_eq!(state.next(facts, at(0)), [Work::Seal]);
+        state.handle(Event::SealFailed, at(0));
+        assert_eq!(state.next(facts, at(999)), []);
+        assert_eq!(state.next(facts, at(1_000)), [Work::Seal]);
+        state.handle(Event::SealFailed, at(1_000));
+        assert_eq!(state.next(facts, at(2_999)), []);
+        assert_eq!(state.next(facts, at(3_000)), [Work::Seal]);
+        state.handle(Event::Sealed, at(3_000));
+        assert_eq!(state.next(facts, at(3_001)), [Work::Seal]);
     }
 
     #[test]
@@ -200,5 +338,52 @@ mod tests {
         assert_eq!(state.next(QUIET, at(0)), [Work::Sync(FRIEND)]);
         state.handle(Event::Synced(HOME), at(1));
         assert_eq!(state.next(QUIET, at(1)), []);
+    }
+
+    #[test]
+    fn a_cache_that_is_too_large_gets_the_audit_it_lacks_at_once() {
+        let bounds = Bounds { cache_bytes_max: 1_000, disk_reserve_bytes: 0 };
+        let mut state = State::new(Rules { bounds, ..Rules::default() });
+        state.handle(Event::Remote(HOME), at(0));
+        let space = Use { cache_bytes: 1_100, ..SPACE };
+        let full = Facts { space, ..QUIET };
+        let surplus = Surplus { bytes: 200, tell: false };
+        assert_eq!(state.next(full, at(0)), [Work::Sync(HOME), Work::Evict(surplus)]);
+        state.handle(Event::Unaudited(HOME), at(1));
+        state.handle(Event::Evicted { bytes: 0, told: false }, at(1));
+        assert_eq!(state.next(full, at(1)), [Work::Audit(HOME)]);
+        assert_eq!(state.next(full, at(2)), []);
+        state.handle(Event::Audited(HOME, Verdict::Clean), at(60));
+        assert_eq!(state.next(full, at(60)), [Work::Evict(surplus)]);
+    }
+
+    #[test]
+    fn the_days_challenges_go_round_and_become_an_audit() {
+        let rules = Rules { challenges_per_day: 144_000, audit_samples: 250, ..Rules::default() };
+        let mut state = State::new(rules);
+        state.handle(Event::Remote(HOME), at(0));
+        state.handle(Event::Remote(FRIEND), at(0));
+        let mut asked = Vec::new();
+        let mut recorded = Vec::new();
+        for ms in (0..500_000).step_by(100) {
+            for work in state.next(QUIET, at(ms)) {
+                match work {
+                    Work::Challenge(remote, count) => {
+                        asked.push(remote);
+                        let at = rdrivefs_remote::env::WallMs(ms);
+                        let spot = Spot { at, samples: count, failures: 0, bytes: 1 };
+                        state.handle(Event::Challenged(remote, spot), Instant(0));
+                    }
+                    Work::Record(remote, tally) => recorded.push((remote, tally.samples)),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(asked[..4], [HOME, FRIEND, HOME, FRIEND]);
+        assert_eq!(recorded[..2], [(HOME, 256), (FRIEND, 256)]);
+        state.handle(Event::Failed(HOME), at(500_000));
+        let mut next = (500_000..600_000).flat_map(|ms| state.next(QUIET, at(ms)));
+        let next = next.find(|work| matches!(work, Work::Challenge(..)));
+        assert!(matches!(next, Some(Work::Challenge(FRIEND, _))), "a remote that is away waits");
     }
 }

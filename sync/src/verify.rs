@@ -109,14 +109,28 @@ impl Verifier {
         let whole = matches!(samples, Samples::All) && found.silent.is_none();
         self.settle_damage(remote, &field, whole, &mut found)?;
         if found.samples > 0 && (only.is_none() || !found.failures.is_empty()) {
-            let audit = Audit {
-                at: self.env.wall_ms().0,
-                samples: found.samples,
-                failures: found.failures.len() as u64,
-                bytes: found.bytes,
-                whole: whole && only.is_none(),
-            };
-            self.index.add_audit(remote.number, &audit)?;
+            self.write(remote, &found, whole && only.is_none())?;
+        }
+        Ok(found)
+    }
+
+    /// A few challenges over all that one remote should hold, towards an audit that the caller writes
+    /// into the ledger when there are enough of them; a new failure goes there at once.
+    ///
+    /// # Errors
+    /// As [`Verifier::audit`].
+    pub async fn spot(&self, remote: &Remote, count: u64) -> Result<Found> {
+        let field = self.field(remote, None)?;
+        let mut found =
+            Found { bytes: field.bytes, layers: field.layers.len() as u64, ..Found::default() };
+        let asked: Vec<_> = field.draws(Samples::Count(count), &self.env).take(BATCH).collect();
+        if !asked.is_empty() {
+            self.challenge(remote, &asked, &mut found).await;
+        }
+        let news = !found.failures.is_empty();
+        self.settle_damage(remote, &field, false, &mut found)?;
+        if news {
+            self.write(remote, &found, false)?;
         }
         Ok(found)
     }
@@ -233,6 +247,18 @@ impl Verifier {
                 Answer::None(why) => found.silent = Some(why),
             }
         }
+    }
+
+    /// Writes an audit into the ledger.
+    fn write(&self, remote: &Remote, found: &Found, whole: bool) -> Result<()> {
+        let audit = Audit {
+            at: self.env.wall_ms().0,
+            samples: found.samples,
+            failures: found.failures.len() as u64,
+            bytes: found.bytes,
+            whole,
+        };
+        self.index.add_audit(remote.number, &audit)
     }
 
     /// Remembers what is damaged, and names what was damaged before; what an audit of everything

@@ -112,6 +112,15 @@ impl Node {
     /// # Panics
     /// When it does not say its URL in time.
     pub fn start(store: &Path, listen: &str) -> Self {
+        let node = Self::try_start(store, listen);
+        node.unwrap_or_else(|| panic!("no URL: see {}", store.with_extension("log").display()))
+    }
+
+    /// As [`Node::start`], for a store on which it may refuse to run.
+    ///
+    /// # Panics
+    /// When it cannot be started at all, or says what is no URL.
+    pub fn try_start(store: &Path, listen: &str) -> Option<Self> {
         let mut child = Command::new(program("rdrivefs-node"))
             .args(["serve", "--listen", listen, "--store"])
             .arg(store)
@@ -122,10 +131,14 @@ impl Node {
         let mut url = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
         out.read_line(&mut url).expect("a node says its URL first");
+        if url.is_empty() {
+            drop(child.wait());
+            return None;
+        }
         let url = url.trim().to_owned();
         assert!(url.starts_with("rdrive://"), "not a URL: {url:?}");
         let address = url.trim_start_matches("rdrive://").split('?').next().expect("an address");
-        Self { child, store: store.to_owned(), address: address.to_owned(), url }
+        Some(Self { child, store: store.to_owned(), address: address.to_owned(), url })
     }
 
     /// A one-time URL.

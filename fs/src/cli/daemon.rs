@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use rdrivefs_sync::drive::Drive;
 use rdrivefs_sync::home::Home;
 use rdrivefs_sync::remote::env::Env;
-use rdrivefs_sync::report::MountInfo;
+use rdrivefs_sync::report::{DrivePath, MountInfo};
 
 use crate::cli::args::{Common, Mount};
-use crate::cli::{places, secrets};
+use crate::cli::{ask, places, say, secrets, unmount};
 use crate::control::{self, Request};
 use crate::failure::{Exit, Failure, Result};
 use crate::mount::{Mounted, Options, mount};
@@ -28,12 +29,16 @@ pub(super) fn run(common: &Common, args: &Mount) -> Result<()> {
     if control::is_served(&home.socket()) {
         return Err(taken(&home));
     }
+    options(args)?;
     let passphrase = secrets::existing(&home, common)?;
-    if !args.foreground {
-        return start(common, args, &dir, &home, &passphrase);
-    }
     let waiting = std::env::var_os(STARTED_BY).is_some();
-    let served = serve(&home, &dir, args, &passphrase, waiting);
+    let say = Common { quiet: common.quiet || waiting, ..common.clone() };
+    if !args.foreground {
+        start(common, args, &dir, &home, &passphrase)?;
+        tell(&say, &home);
+        return Ok(());
+    }
+    let served = serve(&home, &dir, args, &passphrase, waiting, &say);
     if let (Err(failure), true) = (&served, waiting) {
         let line = serde_json::to_string(failure).expect("a failure is plain data");
         println!("{line}");
@@ -47,32 +52,33 @@ fn serve(
     args: &Mount,
     passphrase: &secrets::Passphrase,
     waiting: bool,
+    common: &Common,
 ) -> Result<()> {
     let env = Env::real();
     let drive =
         secrets::with_unlock(passphrase, |unlock| Ok(Drive::open(home, unlock, env.clone())?))?;
     let drive = Arc::new(drive);
-    let mut options = Options::default();
-    if drive.config().mount.allow_other {
-        options.allow_other = true;
-    }
-    for list in &args.options {
-        options = options.parse(list)?;
-    }
+    let mut options = options(args)?;
+    options.allow_other |= drive.config().mount.allow_other;
     let own = places::own_directories(home);
     let mounted = mount(dir, &options, &own, drive.tree().clone(), env.clone())?;
     mounted.unmount_on_signals().map_err(Failure::io("watch for signals"))?;
     drive.start();
+    unmount::note(home, mounted.point())?;
     listen(home, &drive, &mounted, &env)?;
     if waiting {
         println!("ready");
         drop(std::io::stdout().flush());
     }
+    tell(common, home);
     // Outside systemd there is nobody to tell.
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     let ended = mounted.wait();
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     drop(std::fs::remove_file(home.socket()));
+    if ended.is_ok() {
+        unmount::forget(home);
+    }
     drive.shutdown()?;
     Ok(ended?)
 }
@@ -83,6 +89,7 @@ fn listen(home: &Home, drive: &Arc<Drive>, mounted: &Mounted, env: &Env) -> Resu
         pid: std::process::id(),
         since_ms: env.wall_ms().0,
     };
+    let point = DrivePath(mounted.point().as_os_str().as_bytes().to_vec());
     let (drive, unmounter) = (drive.clone(), mounted.unmounter());
     control::listen(
         &home.socket(),
@@ -93,6 +100,7 @@ fn listen(home: &Home, drive: &Arc<Drive>, mounted: &Mounted, env: &Env) -> Resu
                 drive.tree().sync_all()?;
                 Ok(serde_json::json!({ "unmounted": info.dir }))
             }
+            Request::MountPoint => Ok(serde_json::json!({ "dir": point })),
             Request::Status => {
                 let mut status = drive.status()?;
                 status.mount = Some(info.clone());
@@ -159,75 +167,38 @@ fn start(
     }))
 }
 
-/// Unmounts, waiting until all is durable on this computer.
-pub(super) fn unmount(common: &Common, dir: Option<&Path>, now: bool) -> Result<()> {
-    let home = places::home(common)?;
-    if !control::is_served(&home.socket()) {
-        return unmount_dead(&home, dir);
-    }
-    if !now {
-        // What is on its way to remotes goes on at the next mount; only this computer is waited for.
-        tracing::debug!("waiting until all is durable here");
-    }
-    control::ask(&home.socket(), Request::Unmount, &mut |_| ())?;
-    // The daemon lets the drive go when everything is written.
-    let lock = || home.lock().is_ok();
-    for _ in 0..3_000 {
-        if lock() {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Err(Failure::new(Exit::Busy, "it is unmounted, and still being written to disk")
-        .next("wait a little before shutting down"))
+/// The options that the words after `-o` mean, over those there are.
+fn options(args: &Mount) -> Result<Options> {
+    let parse = |options: Options, list: &String| options.parse(list);
+    Ok(args.options.iter().try_fold(Options::default(), parse)?)
 }
 
-/// A mount whose daemon is gone.
-fn unmount_dead(home: &Home, dir: Option<&Path>) -> Result<()> {
-    let dir = match dir {
-        Some(dir) => dir.to_owned(),
-        None => configured(home)?,
+/// Where the drive is now, and what may be done with it.
+fn tell(common: &Common, home: &Home) {
+    if common.quiet {
+        return;
+    }
+    let Some(point) = ask::mounted_on(home) else { return };
+    let remotes = control::ask(&home.socket(), Request::RemoteList, &mut |_| ());
+    let next = match remotes.is_ok_and(|list| list.as_array().is_some_and(Vec::is_empty)) {
+        true => "rdrivefs remote add NAME URL   so that this is not the only copy",
+        false => "rdrivefs status, and at the end rdrivefs unmount",
     };
-    let gone = std::fs::metadata(&dir).is_err_and(|e| e.raw_os_error() == Some(ENOTCONN));
-    if !gone {
-        return Err(Failure::new(Exit::Failed, "this drive is not mounted"));
-    }
-    let ended = Command::new("fusermount3").args(["-u", "-z"]).arg(&dir).status();
-    match ended.map_err(Failure::io("run fusermount3"))?.success() {
-        true => Ok(()),
-        false => {
-            Err(Failure::new(Exit::Failed, format!("{} could not be unmounted", dir.display())))
-        }
-    }
-}
-
-const ENOTCONN: i32 = 107;
-
-/// Where the drive is mounted, if its daemon runs.
-pub(super) fn mounted_on(home: &Home) -> Option<PathBuf> {
-    let status = control::ask(&home.socket(), Request::Status, &mut |_| ()).ok()?;
-    Some(PathBuf::from(status["mount"]["dir"].as_str()?))
+    let name = home.name();
+    say::hint(common, &format!("The drive {name} is mounted on {}\nnext: {next}", point.display()));
 }
 
 fn folder(home: &Home, args: &Mount) -> Result<PathBuf> {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
-        None => configured(home)?,
+        None => places::configured(home)?,
     };
     std::path::absolute(dir).map_err(Failure::io("find the folder"))
 }
 
-fn configured(home: &Home) -> Result<PathBuf> {
-    let dir = home.config()?.mount.dir;
-    let Ok(below) = dir.strip_prefix("~") else { return Ok(dir) };
-    let user = directories::BaseDirs::new()
-        .ok_or_else(|| Failure::words("this user has no home directory").next("name the folder"))?;
-    Ok(user.home_dir().join(below))
-}
-
 fn taken(home: &Home) -> Failure {
     let status = control::ask(&home.socket(), Request::Status, &mut |_| ()).unwrap_or_default();
-    let (pid, dir) = (&status["mount"]["pid"], &status["mount"]["dir"]);
+    let (pid, dir) = (&status["mount"]["pid"], status["mount"]["dir"].as_str().unwrap_or("?"));
     Failure::new(Exit::Busy, format!("the drive is mounted already on {dir} by process {pid}"))
         .next("use it there, or unmount it first: `rdrivefs unmount`")
 }

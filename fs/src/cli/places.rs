@@ -66,9 +66,7 @@ pub(super) fn drive_path(path: &Path, common: &Common, mount: Option<&Path>) -> 
         ))
         .next("mount it, or give the path in the drive with --drive-path"));
     };
-    let absolute = std::path::absolute(path).map_err(Failure::io("find the path"))?;
-    let resolved = resolve_parent(&normal(&absolute));
-    let inside = resolved.strip_prefix(mount).map_err(|_| {
+    let inside = inside(path, mount)?.ok_or_else(|| {
         Failure::words(format!(
             "{} does not lie in the drive mounted on {}",
             path.display(),
@@ -79,14 +77,31 @@ pub(super) fn drive_path(path: &Path, common: &Common, mount: Option<&Path>) -> 
     Ok(DrivePath([b"/", inside.as_os_str().as_bytes()].concat()))
 }
 
-/// The path with symlinks of its folder followed, not of its last name.
-fn resolve_parent(path: &Path) -> PathBuf {
+/// The path below the mount, if it leads there, perhaps by symlinks outside of it.
+fn inside(path: &Path, mount: &Path) -> Result<Option<PathBuf>> {
+    let below = |path: PathBuf| path.strip_prefix(mount).ok().map(Path::to_owned);
+    let real = real(path)?;
+    Ok(below(real.clone()).or_else(|| below(real.canonicalize().ok()?)))
+}
+
+/// The absolute path with the symlinks of its folder followed, not of its last name.
+pub(super) fn real(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(Failure::io("find the path"))?;
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && let Ok(parent) = parent.canonicalize()
     {
-        return parent.join(name);
+        return Ok(parent.join(name));
     }
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    Ok(path.canonicalize().unwrap_or_else(|_| normal(&path)))
+}
+
+/// The folder that the settings name, which `mount` takes when it is given none.
+pub(super) fn configured(home: &Home) -> Result<PathBuf> {
+    let dir = home.config()?.mount.dir;
+    let Ok(below) = dir.strip_prefix("~") else { return Ok(dir) };
+    let user = directories::BaseDirs::new()
+        .ok_or_else(|| Failure::words("this user has no home directory").next("name the folder"))?;
+    Ok(user.home_dir().join(below))
 }
 
 fn normal(path: &Path) -> PathBuf {
@@ -151,6 +166,24 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_inside_also_by_a_symlink_from_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let mount = dir.join("mount");
+        std::fs::create_dir_all(mount.join("a")).unwrap();
+        std::os::unix::fs::symlink(&mount, dir.join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc", mount.join("out")).unwrap();
+        let below = |path: &str| inside(&dir.join(path), &mount).unwrap();
+        assert_eq!(below("mount"), Some(PathBuf::new()));
+        assert_eq!(below("mount/a/../b"), Some(PathBuf::from("b")));
+        assert_eq!(below("link"), Some(PathBuf::new()));
+        assert_eq!(below("link/a/new"), Some(PathBuf::from("a/new")));
+        assert_eq!(below("mount/out"), Some(PathBuf::from("out")), "a symlink is itself");
+        assert_eq!(below("mount/out/passwd"), None);
+        assert_eq!(below("mountain"), None);
+    }
 
     #[test]
     fn sizes_durations_and_shares_are_read_as_people_write_them() {

@@ -1,30 +1,35 @@
 //! The beginning and the end of a command: hardening, words, exit code.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
-use crate::cli::args::{Cli, Command};
-use crate::cli::{run, secrets};
+use crate::cli::args::{Cli, Command, Common};
+use crate::cli::paint::{Paint, Style};
+use crate::cli::{run, say, secrets};
 use crate::failure::{Exit, Failure, Result};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     let words = std::env::args_os();
-    let cli = match called_as_mount_helper() {
-        Some(words) => Cli::parse_from(words),
-        None => Cli::parse_from(words),
+    let words: Vec<OsString> = called_as_mount_helper().unwrap_or_else(|| words.collect());
+    let cli = match parse(&words) {
+        Ok(cli) => cli,
+        Err(e) => e.exit(),
     };
-    log(cli.common.verbose, cli.common.quiet);
+    log(&cli.common);
+    let paint = Paint::err(&cli.common.color);
     let (json, done) = (cli.common.json, harden().and_then(|()| carry_out(cli)));
     match done {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if json {
-                println!("{}", serde_json::to_string(&failure).expect("a failure is plain data"));
+                let failure = serde_json::to_string(&failure).expect("a failure is plain data");
+                say::print(&format!("{failure}\n"));
             }
-            eprintln!("rdrivefs: {failure}");
+            eprintln!("{} {failure}", paint.paint(Style::Bad, "rdrivefs:"));
             failure.code.into()
         }
     }
@@ -34,7 +39,9 @@ fn carry_out(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Stretch => secrets::stretch().map(|()| Exit::Done),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "rdrivefs", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rdrivefs", &mut script);
+            say::print(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
         }
         _ => run::run(&cli),
@@ -52,8 +59,24 @@ fn harden() -> Result<()> {
     Ok(())
 }
 
-fn log(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
+/// The words; what is wrong with them is coloured as they say themselves.
+fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let given = words.iter().position(|word| word == "--color").and_then(|at| words.get(at + 1));
+    let says = |when: &str| {
+        given.is_some_and(|word| word == when)
+            || words.iter().any(|word| *word == *format!("--color={when}"))
+    };
+    let choice = match (says("never"), says("always")) {
+        (true, _) => ColorChoice::Never,
+        (_, true) => ColorChoice::Always,
+        _ => ColorChoice::Auto,
+    };
+    let matches = Cli::command().color(choice).try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn log(common: &Common) {
+    let level = match (common.quiet, common.verbose) {
         (true, _) => "error",
         (_, 0) => "warn",
         (_, 1) => "info",
@@ -61,11 +84,15 @@ fn log(verbose: u8, quiet: bool) {
     };
     let filter = format!("{level},quinn=warn,quinn_proto=warn,rustls=warn,fuser=warn");
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(Paint::err(&common.color).is_on())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// `mount -t rdrivefs NAME DIR -o …` calls `mount.rdrivefs NAME DIR [-sfnv] [-o …]`.
-fn called_as_mount_helper() -> Option<Vec<std::ffi::OsString>> {
+fn called_as_mount_helper() -> Option<Vec<OsString>> {
     let mut words = std::env::args_os();
     let own = words.next()?;
     if std::path::Path::new(&own).file_name()? != "mount.rdrivefs" {

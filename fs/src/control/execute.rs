@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdrivefs_sync::drive::Drive;
+use rdrivefs_sync::drive::{Drive, Named};
 use rdrivefs_sync::progress::Progress;
 use serde_json::{Value, json};
 
@@ -14,6 +14,9 @@ use crate::failure::{Failure, Result};
 /// # Errors
 /// What went wrong, as a person should read it.
 pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<Value> {
+    for path in request.paths() {
+        drive.check_path(path).map_err(|e| Failure::from(e).named(path))?;
+    }
     match request {
         Request::Status => document(drive.status()?),
         Request::StatusOf { path } => document(drive.status_of(&path)?),
@@ -35,7 +38,7 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         Request::Layers { path } => document(drive.layers(path.as_ref())?),
         Request::Log { device } => document(drive.log(device.as_deref())?),
         Request::KeyShow => document(drive.key_show()),
-        Request::Doctor => document(drive.doctor()?),
+        Request::Doctor { repair } => document(drive.doctor(repair, progress)?),
         Request::RemoteAdd { name, url } => {
             let url = url.parse().map_err(|e| {
                 Failure::words(format!("{e}"))
@@ -44,13 +47,22 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             drive.remote_add(&name, &url)?;
             document(drive.remote_ask(&name)?)
         }
+        Request::RemoteTrust { name, key } => {
+            let named = Named::parse(&key).ok_or_else(|| {
+                Failure::words(format!("{key} is no whole key nor fingerprint"))
+                    .next("the node's keeper sees both: `rdrivefs-node key`")
+            })?;
+            drive.remote_trust(&name, &named)?;
+            document(drive.remote_ask(&name)?)
+        }
+        Request::Settle => document(drive.settle(progress)?),
         Request::RemoteList => document(drive.remote_list()?),
         Request::RemoteRemove { name } => {
             drive.remote_remove(&name)?;
             Ok(json!({ "removed": name }))
         }
         Request::List { path, depth } => document(drive.list(&path, depth)?),
-        Request::Unmount => Err(Failure::words("this drive is not mounted")),
+        Request::MountPoint | Request::Unmount => Err(Failure::words("this drive is not mounted")),
     }
 }
 

@@ -72,7 +72,10 @@ pub enum Request {
     /// Whose keys these are.
     KeyShow,
     /// Check everything.
-    Doctor,
+    Doctor {
+        /// And mend what can safely be mended.
+        repair: bool,
+    },
     /// Add a remote.
     RemoteAdd {
         /// Its name.
@@ -87,6 +90,13 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Accept a remote's new key.
+    RemoteTrust {
+        /// Its name.
+        name: String,
+        /// The key, or its fingerprint, as its keeper told it.
+        key: String,
+    },
     /// What lies below a path.
     List {
         /// The path.
@@ -94,6 +104,23 @@ pub enum Request {
         /// How many levels.
         depth: Option<usize>,
     },
+    /// Where the drive is mounted.
+    MountPoint,
+    /// Seal everything and send it to the remotes that answer.
+    Settle,
     /// Make everything durable here, then unmount.
     Unmount,
+}
+
+impl Request {
+    /// The paths of the drive it names.
+    pub fn paths(&self) -> &[DrivePath] {
+        match self {
+            Self::StatusOf { path } | Self::List { path, .. } => std::slice::from_ref(path),
+            Self::Layers { path } => path.as_slice(),
+            Self::Verify { plan } => plan.path.as_slice(),
+            Self::Evict { paths, .. } | Self::Fetch { paths } | Self::Pin { paths, .. } => paths,
+            _ => &[],
+        }
+    }
 }

@@ -29,6 +29,11 @@ pub struct Options {
 /// is gained, and each may hold a request of 1 MiB.
 const THREADS: std::ops::RangeInclusive<usize> = 4..=64;
 
+/// Every word that [`Options::parse`] knows, for who met one that it does not.
+pub const KNOWN: &str = "allow_other, atime, auto, comment=, default_permissions, defaults, dev, \
+    exec, fsname=, noatime, noauto, nodev, noexec, nofail, nonempty, nosuid, nouser, relatime, ro, \
+    rw, suid, threads=, user, users, _netdev, x-*";
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -102,6 +107,18 @@ mod tests {
         let options = Options::default().parse("ro,suid, allow_other,rw,threads=6,x-gvfs").unwrap();
         assert!(!options.read_only && options.suid && options.allow_other && !options.dev);
         assert_eq!(options.threads, Some(6));
+    }
+
+    #[test]
+    fn every_known_word_is_taken() {
+        for word in KNOWN.split(',').map(str::trim) {
+            let word = match word {
+                "threads=" => "threads=8".to_owned(),
+                word if word.ends_with('=') => format!("{word}name"),
+                word => word.replace('*', "any"),
+            };
+            assert!(Options::default().parse(&word).is_ok(), "{word}");
+        }
     }
 
     #[test]

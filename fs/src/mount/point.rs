@@ -80,6 +80,25 @@ fn heal(point: &Path) -> Result<(), MountError> {
     }
 }
 
+/// Whether a mount lies on `point` whose program has gone.
+pub fn is_dead_mount(point: &Path) -> bool {
+    probe(point).is_err_and(|e| is_dead(&e))
+}
+
+/// Takes away the mounts of ours on `point` whose programs have gone.
+///
+/// # Errors
+/// When one is of another kind, or does not go away.
+pub fn clear_dead(point: &Path) -> Result<(), MountError> {
+    for _ in 0..DEAD_MAX {
+        if !is_dead_mount(point) {
+            return Ok(());
+        }
+        heal(point)?;
+    }
+    Err(MountError::Taken { point: point.into(), kind: "dead mounts that do not go away".into() })
+}
+
 /// Asks the filesystem at `point` for an answer: attributes may come from the kernel's memory even
 /// when nobody serves it, this does not.
 pub(super) fn probe(point: &Path) -> std::io::Result<()> {

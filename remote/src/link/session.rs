@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::identity::PublicKey;
 use crate::link::credentials::Credentials;
 use crate::link::quic;
 use crate::link::tls::{self, Pin};
@@ -43,11 +44,8 @@ impl Session {
     /// Dials every address of the node's name, each a little after the one before, until one
     /// answers, and says hello: nobody says of an address that it is dead.
     pub(super) async fn open(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
-        let place = format!("{}:{}", url.host, url.port);
-        let silent = || Error::Unreachable(format!("{place} did not answer"));
         let dialled = tokio::time::timeout(DIAL, async {
-            let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
-            let found = found.map_err(|e| Error::Unreachable(format!("{}: {e}", url.host)))?;
+            let found = lookup(url).await?.into_iter();
             let mut dials = JoinSet::new();
             for (wait, address) in (0..).map(|nth| nth * STAGGER).zip(found.take(ADDRESSES_MAX)) {
                 let (url, who, env) = (url.clone(), who.clone(), env.clone());
@@ -65,26 +63,38 @@ impl Session {
             }
             Err(last)
         });
-        dialled.await.unwrap_or_else(|_| Err(silent()))
+        dialled.await.unwrap_or_else(|_| Err(silent(url)))
     }
 
     async fn dial(to: SocketAddr, url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
-        let local: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let endpoint = quic::endpoint(SocketAddr::new(local, 0), None, env.random(), env)?;
-        let (crypto, pin) = tls::client(&who.device, url.key)?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        // A node opens no streams.
-        config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW, quic::STREAM_WINDOW));
-        let connecting = endpoint
-            .connect_with(config, to, NO_NAME)
-            .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;
+        let (endpoint, connecting, pin) = connect(to, url, who, env)?;
         let connection = connecting.await.map_err(|e| refusal(&e, &pin))?;
         let session = Self { endpoint, connection };
         session.hello(url, who).await?;
         Ok(session)
+    }
+
+    /// The key a node shows while a connection is tried that comes about only if it is the URL's.
+    pub(super) async fn shown_key(
+        url: &NodeUrl,
+        who: &Credentials,
+        env: &Env,
+    ) -> Result<PublicKey> {
+        let asked = tokio::time::timeout(DIAL, async {
+            let mut last = Error::Unreachable(format!("{} has no address", url.host));
+            for to in lookup(url).await? {
+                let (_endpoint, connecting, pin) = connect(to, url, who, env)?;
+                match connecting.await {
+                    Ok(_) => return Ok(url.key),
+                    Err(e) => match pin.shown() {
+                        Some(key) => return Ok(key),
+                        None => last = refusal(&e, &pin),
+                    },
+                }
+            }
+            Err(last)
+        });
+        asked.await.unwrap_or_else(|_| Err(silent(url)))
     }
 
     async fn hello(&self, url: &NodeUrl, who: &Credentials) -> Result<()> {
@@ -142,6 +152,37 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.connection.close(VarInt::from_u32(close::DONE), b"");
     }
+}
+
+async fn lookup(url: &NodeUrl) -> Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+    Ok(found.map_err(|e| Error::Unreachable(format!("{}: {e}", url.host)))?.collect())
+}
+
+fn silent(url: &NodeUrl) -> Error {
+    Error::Unreachable(format!("{}:{} did not answer", url.host, url.port))
+}
+
+/// Begins a connection that comes about only with the URL's key.
+fn connect(
+    to: SocketAddr,
+    url: &NodeUrl,
+    who: &Credentials,
+    env: &Env,
+) -> Result<(Endpoint, quinn::Connecting, Arc<Pin>)> {
+    let local: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let endpoint = quic::endpoint(SocketAddr::new(local, 0), None, env.random(), env)?;
+    let (crypto, pin) = tls::client(&who.device, url.key)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    // A node opens no streams.
+    config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW, quic::STREAM_WINDOW));
+    let connecting = endpoint
+        .connect_with(config, to, NO_NAME)
+        .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;
+    Ok((endpoint, connecting, pin))
 }
 
 /// Why a handshake failed.

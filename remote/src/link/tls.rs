@@ -95,9 +95,14 @@ pub(crate) fn peer(connection: &quinn::Connection) -> Result<PublicKey> {
 }
 
 impl Pin {
+    /// The key the node showed, if it came to that.
+    pub(super) fn shown(&self) -> Option<PublicKey> {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The key the node showed, where it is not the pinned one.
     pub(super) fn mismatch(&self) -> Option<Error> {
-        let shown = (*self.shown.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let shown = self.shown()?;
         (shown != self.pinned).then(|| Error::NodeKeyChanged {
             pinned: self.pinned.fingerprint(),
             shown: shown.fingerprint(),

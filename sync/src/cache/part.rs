@@ -208,7 +208,12 @@ impl State {
         self.map = map;
         if self.map.is_empty() {
             let tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
-            for path in [&paths.layer, &paths.part, &paths.map, &paths.tree] {
+            // Must: no map outlives the bytes it vouches for.
+            if paths.map.exists() {
+                remove(&paths.map)?;
+                File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
+            }
+            for path in [&paths.layer, &paths.part, &paths.tree] {
                 remove(path)?;
             }
             self.file = None;
@@ -216,8 +221,10 @@ impl State {
             return Ok((before + tree) * 512);
         }
         write_map(&paths.map, self.map.encode())?;
+        let mut tree = 0;
         if paths.layer.exists() {
             fs::rename(&paths.layer, &paths.part)?;
+            tree = fs::metadata(&paths.tree).map_or(0, |m| m.blocks());
             remove(&paths.tree)?;
         }
         File::open(paths.map.parent().expect("a cache path has a folder"))?.sync_all()?;
@@ -226,7 +233,7 @@ impl State {
             let end = ((n + 1) * RANGE_BYTES).min(len);
             punch(file, n * RANGE_BYTES..end)?;
         }
-        Ok(before.saturating_sub(self.blocks()) * 512)
+        Ok((tree + before.saturating_sub(self.blocks())) * 512)
     }
 
     fn blocks(&self) -> u64 {

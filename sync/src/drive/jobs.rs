@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache::LayerRef;
 use crate::engine::Moved;
 use crate::error::{Error, Result};
-use crate::evict::Want;
+use crate::evict::{Evicted, Want};
 use crate::index::layers::LayerNumber;
 use crate::progress::Progress;
 use crate::record::Kind;
@@ -19,7 +19,7 @@ use crate::report::{
 use crate::verify::{Failure, Found, unseen};
 
 use super::parts::Drive;
-use super::walk::{Chunks, chunks_of, resolve, walk};
+use crate::walk::{Chunks, chunks_of, resolve, walk};
 
 /// Rounds a sync takes at most: each tells remotes of what the last one learnt from others.
 const ROUNDS_MAX: usize = 4;
@@ -95,17 +95,16 @@ impl Drive {
     ) -> Result<EvictReport> {
         self.parts.seal(true, progress)?;
         let mut report = EvictReport { dry_run, ..EvictReport::default() };
-        let (mut chunks, mut pinned) = (Chunks::new(), Chunks::new());
+        let mut chunks = Chunks::new();
         let mut owners: HashMap<LayerNumber, DrivePath> = HashMap::new();
         for path in paths {
             walk(&self.parts.tree, path, &mut |found| {
-                let into = if found.pinned { &mut pinned } else { &mut chunks };
-                chunks_of(&found.row, into);
                 let mut own = Chunks::new();
                 chunks_of(&found.row, &mut own);
-                own.keys().for_each(|layer| {
-                    owners.entry(*layer).or_insert_with(|| found.path.clone());
-                });
+                for (layer, numbers) in own {
+                    owners.entry(layer).or_insert_with(|| found.path.clone());
+                    chunks.entry(layer).or_default().extend(numbers);
+                }
                 let dirty = found.row.unsealed();
                 let reason = if found.pinned { KeptReason::Pinned } else { KeptReason::Dirty };
                 if dirty > 0 || (found.pinned && found.attr.kind == Kind::File) {
@@ -122,7 +121,7 @@ impl Drive {
                 Ok(())
             })?;
         }
-        for (layer, numbers) in &pinned {
+        for (layer, numbers) in &self.parts.room.pinned(progress)? {
             if let Some(asked) = chunks.get_mut(layer) {
                 asked.retain(|number| !numbers.contains(number));
             }
@@ -132,7 +131,7 @@ impl Drive {
         Ok(report)
     }
 
-    /// Drops local copies, oldest layers first, until so many bytes are free.
+    /// Drops local copies, least recently used layers first, until so many bytes are free.
     ///
     /// # Errors
     /// As [`Drive::evict`].
@@ -143,26 +142,9 @@ impl Drive {
         progress: &Progress,
     ) -> Result<EvictReport> {
         let mut report = EvictReport { dry_run, ..EvictReport::default() };
-        let mut pinned = Chunks::new();
-        walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
-            if found.pinned {
-                chunks_of(&found.row, &mut pinned);
-            }
-            Ok(())
-        })?;
-        let mut after = LayerNumber(0);
-        while report.evicted_bytes < bytes {
-            let step = self.parts.index.layers_all(after, 16)?;
-            let Some(last) = step.last() else { break };
-            after = *last;
-            let mut wants = Vec::new();
-            for number in step.iter().filter(|number| !pinned.contains_key(number)) {
-                let row = self.parts.index.layer(*number)?;
-                let layer = LayerRef { id: row.id, len: row.len };
-                wants.push(Want { number: *number, layer, ranges: Vec::from([0..row.len]) });
-            }
-            self.carry_out_eviction(wants, dry_run, &HashMap::new(), &mut report, progress)?;
-        }
+        let mut note = |evicted| self.note_eviction(evicted, &HashMap::new(), &mut report);
+        let making = self.parts.room.make(bytes, dry_run, progress, &mut note);
+        self.parts.runtime.block_on(making)?;
         Ok(report)
     }
 
@@ -250,7 +232,7 @@ impl Drive {
         let mut report = SyncReport::default();
         let remotes = self.chosen(None)?;
         if halves != Halves::Pull {
-            self.parts.seal(true, progress)?;
+            report.unread_files = self.parts.seal(true, progress)?.unread;
             self.parts.tree.sync_all()?;
         }
         for _ in 0..ROUNDS_MAX {
@@ -273,7 +255,8 @@ impl Drive {
                 break;
             }
         }
-        report.agreed = report.remotes.iter().all(|remote| remote.agreed);
+        report.agreed =
+            report.unread_files == 0 && report.remotes.iter().all(|remote| remote.agreed);
         report.elapsed_ms = self.since_ms(begun);
         if let Some(down) = report.remotes.iter().find(|remote| !remote.reached)
             && report.remotes.iter().all(|remote| !remote.reached)
@@ -330,6 +313,16 @@ impl Drive {
     ) -> Result<()> {
         let evicting = self.evictor.evict(wants, dry_run, progress);
         let evicted = self.parts.runtime.block_on(evicting)?;
+        self.note_eviction(evicted, owners, report)
+    }
+
+    /// Adds what an eviction did to the report.
+    fn note_eviction(
+        &self,
+        evicted: Evicted,
+        owners: &HashMap<LayerNumber, DrivePath>,
+        report: &mut EvictReport,
+    ) -> Result<()> {
         report.evicted_bytes += evicted.bytes;
         report.evicted_layers += evicted.layers;
         report.challenges += evicted.challenges;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rdrivefs_remote::entry::{LogId, LogKind};
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::link::{Credentials, NodeUrl};
+use rdrivefs_remote::wrap::{Limits, Pace};
 use tokio::runtime::Runtime;
 
 use crate::cache::Cache;
@@ -12,8 +13,10 @@ use crate::content::Contents;
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::evict::{Evictor, Rule};
-use crate::home::{Config, Home, Lock};
+use crate::home::{Config, DiskSpace, Home, Lock, Network, Size};
 use crate::index::Index;
+use crate::journal::disk::Directory;
+use crate::journal::{Journal, Settings};
 use crate::keybag::{Keybag, Secrets, Unlock};
 use crate::keys::Phrase;
 use crate::log::Log;
@@ -22,9 +25,10 @@ use crate::progress::Progress;
 use crate::publish::{Author, Publisher};
 use crate::push::Pusher;
 use crate::remotes::{Remote, Remotes};
+use crate::room::Room;
 use crate::seal::Key;
 use crate::seals::Sealer;
-use crate::state::Event;
+use crate::state::{Bounds, Event, Rules};
 use crate::tree::Tree;
 use crate::verify::Verifier;
 
@@ -43,7 +47,7 @@ pub struct Drive {
     pub(super) parts: Arc<Parts>,
     pub(super) contents: Arc<Contents>,
     pub(super) verifier: Arc<Verifier>,
-    pub(super) evictor: Evictor,
+    pub(super) evictor: Arc<Evictor>,
     engine: Mutex<Option<Engine>>,
     runtime: Option<Runtime>,
     _lock: Lock,
@@ -158,7 +162,12 @@ impl Drive {
         self.keybag.secrets()
     }
 
-    fn tell(&self, event: Event) {
+    /// What this device shows to nodes.
+    pub(super) fn credentials(&self) -> Result<Credentials> {
+        credentials(self.secrets(), &self.parts.log)
+    }
+
+    pub(super) fn tell(&self, event: Event) {
         if let Some(engine) = &*self.engine.lock().unwrap_or_else(PoisonError::into_inner) {
             engine.tell(event);
         }
@@ -169,19 +178,10 @@ impl Drive {
         let keybag = Keybag::open(&home.keys_file(), unlock)?;
         let runtime = runtime()?;
         let secrets = keybag.secrets();
-        let (parts, contents) = assemble(home, secrets, &env, &runtime)?;
+        let (parts, contents) = assemble(home, &config, secrets, &env, &runtime)?;
         let parts = Arc::new(parts);
-        let (index, cache, remotes) =
-            (parts.index.clone(), parts.cache.clone(), parts.remotes.clone());
-        let verifier =
-            Arc::new(Verifier::new(env.clone(), index.clone(), cache.clone(), remotes.clone()));
-        let rule = Rule {
-            copies: 1,
-            audit_age_ms: u64::from(config.verify.age_days) * DAY_MS,
-            confidence: config.verify.confidence.0,
-            loss: config.verify.loss.0,
-        };
-        let evictor = Evictor::new(env, index, cache, remotes, verifier.clone(), rule);
+        let verifier = parts.verifier.clone();
+        let evictor = parts.evictor.clone();
         Ok(Self {
             home: home.clone(),
             config,
@@ -211,6 +211,7 @@ impl Drop for Drive {
 
 fn assemble(
     home: &Home,
+    config: &Config,
     secrets: &Secrets,
     env: &Env,
     runtime: &Runtime,
@@ -222,20 +223,12 @@ fn assemble(
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
     let credentials = credentials(secrets, &log)?;
     let handle = runtime.handle().clone();
-    let remotes = Arc::new(Remotes::open(env.clone(), index.clone(), handle.clone(), credentials)?);
+    let limits = limits(&config.network, env);
+    let remotes = Remotes::open(env.clone(), index.clone(), handle.clone(), credentials, limits)?;
+    let remotes = Arc::new(remotes);
     let contents =
         Arc::new(Contents::new(secrets.drive(), index.clone(), cache.clone(), remotes.clone()));
-    let journal_dir = home.journal_dir();
-    std::fs::create_dir_all(&journal_dir).map_err(Error::io("make the journal's directory"))?;
-    let tree = Arc::new(Tree::open(
-        env.clone(),
-        secrets.number,
-        index.clone(),
-        &home.state_dir(),
-        &journal_dir,
-        &Key::derive("rdrivefs v1 journal", &[local.as_bytes()]),
-        contents.clone(),
-    )?);
+    let tree = open_tree(home, config, secrets, env, &index, &contents)?;
     let epoch = secrets.epoch();
     let sealer = Sealer::new(
         env.clone(),
@@ -246,17 +239,24 @@ fn assemble(
         contents.clone(),
         tree.clone(),
     );
-    let author = Author {
-        drive: secrets.drive(),
-        log: own,
-        secret: secrets.device.clone(),
-        device: secrets.number,
-        epoch: epoch.clone(),
-    };
     let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
-    let publisher = Publisher::new(env.clone(), author, index.clone(), tree.clone(), log.clone());
+    let publisher =
+        Publisher::new(env.clone(), author(secrets), index.clone(), tree.clone(), log.clone());
     let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
-    let env = env.clone();
+    let (rules, rule) = (rules(home, config)?, rule(config));
+    let (env, cache_dir) = (env.clone(), home.cache_dir());
+    let verifier = Verifier::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
+    let verifier = Arc::new(verifier);
+    let evictor = Evictor::new(
+        env.clone(),
+        index.clone(),
+        cache.clone(),
+        remotes.clone(),
+        verifier.clone(),
+        rule,
+    );
+    let evictor = Arc::new(evictor);
+    let room = Room::new(index.clone(), cache.clone(), tree.clone(), evictor.clone());
     let parts = Parts {
         env,
         runtime: handle,
@@ -269,14 +269,83 @@ fn assemble(
         pusher,
         publisher,
         merger,
+        verifier,
+        evictor,
+        room,
+        cache_dir,
+        rules,
     };
     Ok((parts, contents))
+}
+
+/// The tree over the index and the journal, which leaves free what a person wants to stay free.
+fn open_tree(
+    home: &Home,
+    config: &Config,
+    secrets: &Secrets,
+    env: &Env,
+    index: &Arc<Index>,
+    contents: &Arc<Contents>,
+) -> Result<Arc<Tree>> {
+    let dir = home.journal_dir();
+    std::fs::create_dir_all(&dir).map_err(Error::io("make the journal's directory"))?;
+    std::fs::File::open(home.state_dir())
+        .and_then(|above| above.sync_all())
+        .map_err(Error::io("make the journal's directory durable"))?;
+    let reserve_bytes = DiskSpace::under(&dir)?.reserve(config.disk_reserve.0);
+    let settings = Settings { reserve_bytes, ..Settings::default() };
+    let disk = Directory::new(&dir).map_err(Error::io("open the journal's directory"))?;
+    let key = Key::derive("rdrivefs v1 journal", &[secrets.local.as_bytes()]);
+    let journal = |at| Journal::open_on(Arc::new(disk), &key, env, at, settings);
+    let (number, state, chunks) = (secrets.number, home.state_dir(), contents.clone());
+    let tree = Tree::open_with(env.clone(), number, index.clone(), &state, journal, chunks)?;
+    Ok(Arc::new(tree))
+}
+
+/// What must be behind a layer before it may go.
+fn rule(config: &Config) -> Rule {
+    Rule {
+        copies: 1,
+        audit_age_ms: u64::from(config.verify.age_days) * DAY_MS,
+        confidence: config.verify.confidence.0,
+        loss: config.verify.loss.0,
+    }
+}
+
+/// What the background keeps to.
+fn rules(home: &Home, config: &Config) -> Result<Rules> {
+    let disk = DiskSpace::under(&home.cache_dir())?;
+    let disk_reserve_bytes = disk.reserve(config.disk_reserve.0);
+    let bounds = Bounds { cache_bytes_max: config.cache_size.0, disk_reserve_bytes };
+    let challenges_per_day = u64::from(config.verify.challenges_per_day);
+    Ok(Rules { bounds, challenges_per_day, audit_samples: rule(config).audit_samples() })
+}
+
+/// What all links keep to together, and each of them.
+fn limits(network: &Network, env: &Env) -> Limits {
+    let pace = |limit: Size| (limit.0 > 0).then(|| Arc::new(Pace::new(limit.0, env.clone())));
+    Limits {
+        sent: pace(network.upload_limit),
+        received: pace(network.download_limit),
+        requests_max: Some(network.requests),
+    }
 }
 
 /// The log this device writes.
 fn own_log(secrets: &Secrets) -> LogId {
     let (author, instance) = (secrets.device.public(), secrets.instance);
     LogId { kind: LogKind::Commits, author, instance }
+}
+
+/// Who signs this device's commits, and with what.
+fn author(secrets: &Secrets) -> Author {
+    Author {
+        drive: secrets.drive(),
+        log: own_log(secrets),
+        secret: secrets.device.clone(),
+        device: secrets.number,
+        epoch: secrets.epoch().clone(),
+    }
 }
 
 /// What this device shows to nodes.
@@ -302,4 +371,22 @@ fn runtime() -> Result<Runtime> {
         .enable_all()
         .build()
         .map_err(Error::io("start the threads for links"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_network_become_limits() {
+        let free = limits(&Network::default(), &Env::real());
+        assert!(free.sent.is_none() && free.received.is_none());
+        assert_eq!(free.requests(), 16);
+        let (upload_limit, download_limit) = (Size(1 << 20), Size(2 << 20));
+        let set = Network { upload_limit, download_limit, requests: 3 };
+        let set = limits(&set, &Env::real());
+        assert_eq!(set.sent.as_ref().map(|pace| pace.bytes_per_s()), Some(1 << 20));
+        assert_eq!(set.received.as_ref().map(|pace| pace.bytes_per_s()), Some(2 << 20));
+        assert_eq!(set.requests(), 3);
+    }
 }

@@ -1,24 +1,22 @@
 //! What a drive tells about itself.
 
-use rdrivefs_remote::entry::{Entry, LogKind};
+use rdrivefs_remote::entry::{Entry, Head, LogKind};
 use rdrivefs_remote::store::Store as _;
 
 use crate::cache::LayerRef;
 use crate::error::Result;
-use crate::evict::Rule;
 use crate::index::layers::{LayerNumber, LayerRow, RemoteNumber};
 use crate::record::Commit;
 use crate::record::Kind;
 use crate::remotes::{Health as Condition, Remote};
 use crate::report::{
-    CacheUse, Check, CheckState, DeviceInfo, DoctorReport, DrivePath, FileKind, FileState, Health,
-    Holder, KeptUnder, KeyInfo, LayerUse, ListEntry, LogKind as Told, LogLine, PathStatus, Pending,
-    RemoteInfo, Stage, Status, TreeUse,
+    DeviceInfo, DrivePath, FileKind, FileState, Health, Holder, KeptUnder, KeyInfo, LayerUse,
+    ListEntry, LogKind as Told, LogLine, PathStatus, Pending, RemoteInfo, Stage, Status,
 };
-use crate::tree::extents::Source;
+use crate::tree::extents::Extent;
 
 use super::parts::Drive;
-use super::walk::{Found, resolve, walk};
+use crate::walk::{Found, resolve, walk};
 
 /// Layers looked at in one step.
 const STEP: usize = 4_096;
@@ -39,20 +37,28 @@ impl Drive {
             drive_id: self.secrets().drive().to_string(),
             device: devices.iter().find(|d| d.key == own).cloned().unwrap_or_default(),
             mount: None,
-            tree: TreeUse { files: parts.index.node_count()?, bytes: 0 },
+            tree: self.tree_use()?,
             cache: self.cache_use()?,
             pending: Pending {
                 dirty_bytes: unsealed.bytes,
                 dirty_files: unsealed.files,
                 push_bytes,
                 push_layers,
-                unproven_bytes: 0,
+                unproven_bytes: self.unproven_bytes()?,
                 commits: parts.index.pending_count()?,
             },
             remotes: self.remote_list()?,
             conflicts: 0,
             devices,
         })
+    }
+
+    /// Whether there is something at a path.
+    ///
+    /// # Errors
+    /// [`crate::error::Posix::NoEntry`]; of the index.
+    pub fn check_path(&self, path: &DrivePath) -> Result<()> {
+        resolve(&self.parts.tree, path).map(drop)
     }
 
     /// Where the files below a path stand.
@@ -70,7 +76,11 @@ impl Drive {
             status.bytes += found.row.extents.stored();
             status.dirty_bytes += found.row.unsealed();
             status.sealed_bytes += found.row.extents.stored() - found.row.unsealed();
-            status.cached_bytes += found.row.unsealed() + found.row.extents.inline();
+            status.cached_bytes += found.row.extents.staged() + found.row.extents.inline();
+            if found.row.changed == 0 {
+                // Content that lies in a record goes with its commit.
+                status.pushed_bytes += found.row.extents.inline();
+            }
             for (_, extent) in found.row.extents.iter() {
                 let Some(layer) = extent.source.layer() else { continue };
                 let holders = self.parts.index.holders(layer)?;
@@ -184,11 +194,12 @@ impl Drive {
     pub fn list(&self, path: &DrivePath, depth: Option<usize>) -> Result<Vec<ListEntry>> {
         let levels = |path: &DrivePath| path.0.iter().filter(|b| **b == b'/').count();
         let base = if path.0.iter().all(|b| *b == b'/') { 0 } else { levels(path) };
+        let audited = self.audited()?;
         let mut entries = Vec::new();
         walk(&self.parts.tree, path, &mut |found| {
             let level = if found.path.0 == b"/" { 0 } else { levels(&found.path) };
             if depth.is_none_or(|depth| level <= base + depth) {
-                entries.push(self.list_entry(found)?);
+                entries.push(self.list_entry(found, &audited)?);
             }
             Ok(())
         })?;
@@ -196,142 +207,36 @@ impl Drive {
         Ok(entries)
     }
 
-    /// Checks index, journal, cache, remotes and clock, and says the mend.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn doctor(&self) -> Result<DoctorReport> {
-        let mut checks = vec![self.check_index()?, self.check_files()?, self.check_cache()?];
-        for remote in self.parts.remotes.all() {
-            let space = self.parts.runtime.block_on(remote.link.space());
-            let noted = self.parts.remotes.noted(&remote, space);
-            checks.push(match noted {
-                Ok(space) => check(
-                    &format!("remote {}", remote.name),
-                    CheckState::Fine,
-                    format!("{} blobs, {} bytes", space.blobs, space.used),
-                    None,
-                ),
-                Err(e) => check(
-                    &format!("remote {}", remote.name),
-                    CheckState::Warning,
-                    e.to_string(),
-                    Some("start the node, or look at its URL with `rdrivefs remote list`"),
-                ),
-            });
-        }
-        checks.push(self.check_clock());
-        Ok(DoctorReport { checks })
-    }
-
-    fn check_index(&self) -> Result<Check> {
-        let told: String =
-            self.parts.index.with(|db| db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)))?;
-        Ok(match told.as_str() {
-            "ok" => check("index", CheckState::Fine, "its pages are whole".into(), None),
-            _ => check(
-                "index",
-                CheckState::Damaged,
-                told,
-                Some("set the device up anew with `rdrivefs init --recover`"),
-            ),
-        })
-    }
-
-    /// Every row opens, and every layer that files name is known.
-    fn check_files(&self) -> Result<Check> {
-        let mut files = 0_u64;
-        let mut bad = None;
-        let walked = walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
-            files += 1;
-            for (_, extent) in found.row.extents.iter() {
-                if let Source::Chunk { layer, .. } = extent.source
-                    && let Err(e) = self.parts.index.layer(LayerNumber(layer))
-                {
-                    bad.get_or_insert(format!("{}: {e}", found.path));
-                }
-            }
-            Ok(())
-        });
-        let bad = bad.or(walked.err().map(|e| e.to_string()));
-        Ok(match bad {
-            None => check("files", CheckState::Fine, format!("{files} files are whole"), None),
-            Some(why) => check(
-                "files",
-                CheckState::Damaged,
-                why,
-                Some("set the device up anew with `rdrivefs init --recover`"),
-            ),
-        })
-    }
-
-    fn check_cache(&self) -> Result<Check> {
-        let bytes = self.parts.cache.bytes_used();
-        Ok(check("cache", CheckState::Fine, format!("{bytes} bytes"), None))
-    }
-
-    fn check_clock(&self) -> Check {
-        const YEAR_2026_MS: u64 = 1_767_225_600_000;
-        let now = self.parts.env.wall_ms().0;
-        match now < YEAR_2026_MS {
-            true => check(
-                "clock",
-                CheckState::Warning,
-                "this computer's clock is years behind".into(),
-                Some("set the clock; nothing is decided by it, but times shown will be wrong"),
-            ),
-            false => check("clock", CheckState::Fine, "plausible".into(), None),
-        }
-    }
-
-    fn audited(&self) -> Result<Vec<RemoteNumber>> {
-        let rule = Rule::default();
-        let samples = crate::verify::samples_for(rule.confidence, rule.loss);
-        let now = self.parts.env.wall_ms();
-        let mut fresh = Vec::new();
-        for remote in self.parts.remotes.all() {
-            let audit = self.parts.index.newest_audit(remote.number, samples)?;
-            if audit.is_some_and(|audit| audit.is_fresh(now, rule.audit_age_ms)) {
-                fresh.push(remote.number);
-            }
-        }
-        Ok(fresh)
-    }
-
     fn is_cached(&self, layer: LayerNumber) -> Result<bool> {
         let row = self.parts.index.layer(layer)?;
         Ok(self.parts.cache.present(&LayerRef { id: row.id, len: row.len })? == row.len)
     }
 
-    fn cache_use(&self) -> Result<CacheUse> {
-        Ok(CacheUse {
-            bytes: self.parts.cache.bytes_used(),
-            bytes_max: Some(self.config.cache_size.0),
-            ..CacheUse::default()
-        })
-    }
-
-    fn devices(&self) -> Result<Vec<DeviceInfo>> {
+    pub(super) fn devices(&self) -> Result<Vec<DeviceInfo>> {
         let heads = self.parts.index.heads()?;
-        let newest = |key| {
-            let own = heads
-                .iter()
-                .filter(|head| head.log.author == key && head.log.kind == LogKind::Commits);
-            own.map(|head| head.number).max().unwrap_or(0)
-        };
-        let membership = self.parts.log.membership();
-        Ok(membership
-            .members()
-            .iter()
-            .map(|member| DeviceInfo {
+        let mut devices = Vec::new();
+        for member in self.parts.log.membership().members() {
+            let own = |head: &&Head| {
+                head.log.author == member.device && head.log.kind == LogKind::Commits
+            };
+            let newest = heads.iter().filter(own).max_by_key(|head| head.log.instance);
+            devices.push(DeviceInfo {
                 name: String::new(),
                 key: member.device.to_string(),
                 number: member.number,
                 revoked: member.revoked.is_some(),
-                head: newest(member.device),
-                head_ms: None,
-            })
-            .collect())
+                head: newest.map_or(0, |head| head.number),
+                head_ms: newest.map(|head| self.made_ms(head)).transpose()?.flatten(),
+            });
+        }
+        Ok(devices)
+    }
+
+    /// When an entry was made, if this device can open it.
+    fn made_ms(&self, head: &Head) -> Result<Option<u64>> {
+        let entries = self.parts.index.entries(&head.log, head.number, 1)?;
+        let Some((bytes, _)) = entries.into_iter().next() else { return Ok(None) };
+        Ok(self.log_line(&Entry::from_bytes(bytes)?).time_ms)
     }
 
     fn remote_info(&self, remote: &Remote) -> Result<RemoteInfo> {
@@ -420,22 +325,27 @@ impl Drive {
         }
     }
 
-    fn list_entry(&self, found: Found) -> Result<ListEntry> {
+    fn list_entry(&self, found: Found, audited: &[RemoteNumber]) -> Result<ListEntry> {
         let row = &found.row;
         let mut state = FileState { stage: Stage::Sealed, cached: true, pinned: found.pinned };
         if row.unsealed() > 0 {
             state.stage = Stage::Dirty;
         } else {
-            let mut held = true;
+            // Content that lies in no layer is in the commits, which nobody challenges.
+            let (mut held, mut proven) = (true, row.extents.iter().any(|(_, e)| in_layer(e)));
             for (_, extent) in row.extents.iter() {
                 if let Some(layer) = extent.source.layer() {
-                    held &= !self.parts.index.holders(layer)?.is_empty();
+                    let holders = self.parts.index.holders(layer)?;
+                    held &= !holders.is_empty();
+                    proven &= holders.iter().any(|holder| audited.contains(holder));
                     state.cached &= self.is_cached(layer)?;
                 }
             }
-            if held && row.changed == 0 {
-                state.stage = Stage::Pushed;
-            }
+            state.stage = match (held && row.changed == 0, proven) {
+                (true, true) => Stage::Proven,
+                (true, false) => Stage::Pushed,
+                (false, _) => Stage::Sealed,
+            };
         }
         let target = (row.kind == Kind::Symlink).then(|| DrivePath(row.target.clone()));
         Ok(ListEntry {
@@ -451,8 +361,8 @@ impl Drive {
     }
 }
 
-fn check(name: &str, state: CheckState, detail: String, mend: Option<&str>) -> Check {
-    Check { name: name.to_owned(), state, detail, mend: mend.map(str::to_owned) }
+fn in_layer(extent: &Extent) -> bool {
+    extent.source.layer().is_some()
 }
 
 fn told(kind: Kind) -> FileKind {

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 
 /// The smallest cache: below it a layer could not be open while another is read.
 const CACHE_BYTES_MIN: u64 = 64 << 20;
+/// The slowest limit: slower, a node would give up on a layer before all of it has come.
+const LIMIT_PER_S_MIN: u64 = 64 << 10;
 /// More connections to one remote only take each other's bandwidth.
 const CONNECTIONS_MAX: u32 = 64;
 
@@ -102,6 +104,15 @@ impl Config {
         };
         if config.cache_size.0 < CACHE_BYTES_MIN {
             return Err(fail(line("cache_size"), "cache_size must be at least 64MiB"));
+        }
+        let limits = [
+            ("upload_limit", config.network.upload_limit),
+            ("download_limit", config.network.download_limit),
+        ];
+        for (key, limit) in limits {
+            if (1..LIMIT_PER_S_MIN).contains(&limit.0) {
+                return Err(fail(line(key), &format!("{key} must be 0 or at least 64KiB")));
+            }
         }
         if !(1..=CONNECTIONS_MAX).contains(&config.network.requests) {
             return Err(fail(line("requests"), "requests must be from 1 to 64"));
@@ -244,11 +255,12 @@ mod tests {
 
     #[test]
     fn what_is_set_counts_and_the_rest_stays() {
-        let text = "cache_size = \"5G\"\n[verify]\nloss = \"0.5%\"\n[network]\nupload_limit = 1000";
+        let text =
+            "cache_size = \"5G\"\n[verify]\nloss = \"0.5%\"\n[network]\nupload_limit = 100000";
         let config = Config::parse("t", text).unwrap();
         assert_eq!(config.cache_size, Size(5 << 30));
         assert_eq!(config.verify.loss, Confidence(0.005));
-        assert_eq!(config.network.upload_limit, Size(1000));
+        assert_eq!(config.network.upload_limit, Size(100_000));
         assert_eq!(config.verify.age_days, 7);
     }
 
@@ -266,6 +278,8 @@ mod tests {
     fn values_out_of_range_are_refused_at_their_line() {
         assert_eq!(refused("\ncache_size = \"1MiB\"").0, 2);
         assert_eq!(refused("[network]\nrequests = 0").0, 2);
+        assert_eq!(refused("[network]\nupload_limit = \"63KiB\"").0, 2);
+        assert_eq!(refused("[network]\ndownload_limit = 1").0, 2);
         assert_eq!(refused("[network]\n\nrequests = 65").0, 3);
         assert_eq!(refused("[verify]\nloss = 1.5").0, 2);
         assert_eq!(refused("cache_size = -1").0, 1);

@@ -51,7 +51,11 @@ impl Index {
                 .query_row(params![key(parent), hash], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
         })?;
-        row.map(|(link, row)| self.opened(link, parent, row)).transpose()
+        let entry = row.map(|(link, row)| self.opened(link, parent, row)).transpose()?;
+        if entry.as_ref().is_some_and(|entry| entry.name != name) {
+            return Err(Error::corrupt("a row of the index table entry", "it has another's hash"));
+        }
+        Ok(entry)
     }
 
     /// A link by its number.
@@ -77,7 +81,7 @@ impl Index {
         let hash = self.name_hash(entry.parent.file().0, &entry.name);
         let plain = Plain { name: entry.name.clone(), child: entry.child.0, stamp: entry.stamp };
         let plain = minicbor::to_vec(plain).expect("memory takes every write");
-        let row = self.seal_row(ENTRY, &entry.link.0.to_le_bytes(), &plain);
+        let row = self.seal_row(ENTRY, &place(entry.link, entry.parent), &plain);
         self.with(|db| {
             db.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)")?
                 .execute(params![entry.link.0.cast_signed(), key(entry.parent), hash, row])
@@ -126,18 +130,21 @@ impl Index {
     }
 
     fn opened(&self, link: i64, parent: Ino, row: Vec<u8>) -> Result<EntryRow> {
-        let link = link.cast_unsigned();
-        let plain = self.open_row(ENTRY, &link.to_le_bytes(), &row)?;
+        let link = LinkId(link.cast_unsigned());
+        let plain = self.open_row(ENTRY, &place(link, parent), &row)?;
         let plain: Plain = minicbor::decode(&plain)
             .map_err(|e| Error::corrupt("a row of the index table entry", e))?;
-        Ok(EntryRow {
-            link: LinkId(link),
-            parent,
-            name: plain.name,
-            child: Ino(plain.child),
-            stamp: plain.stamp,
-        })
+        let (name, child, stamp) = (plain.name, Ino(plain.child), plain.stamp);
+        Ok(EntryRow { link, parent, name, child, stamp })
     }
+}
+
+/// What a row is bound to: a name moves to no other directory by itself.
+fn place(link: LinkId, parent: Ino) -> [u8; 16] {
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&link.0.to_le_bytes());
+    place[8..].copy_from_slice(&parent.0.to_le_bytes());
+    place
 }
 
 fn key(ino: Ino) -> i64 {

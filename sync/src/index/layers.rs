@@ -310,9 +310,11 @@ impl Index {
     /// Of the database.
     pub fn set_held(&self, remote: RemoteNumber, layer: LayerNumber, at: WallMs) -> Result<()> {
         self.with(|db| {
-            // A layer that was collected while it was on its way is nobody's.
+            // A layer that was collected while it was on its way is nobody's, and what a remote
+            // that was removed holds does not count.
             db.prepare_cached(
-                "INSERT OR REPLACE INTO held SELECT ?, number, ? FROM layer WHERE number = ?",
+                "INSERT OR REPLACE INTO held SELECT ?1, number, ?2 FROM layer WHERE number = ?3
+                 AND EXISTS (SELECT 1 FROM remote WHERE number = ?1)",
             )?
             .execute(params![remote.0, at.0, layer.0])?;
             db.prepare_cached("DELETE FROM damaged WHERE remote = ? AND layer = ?")?

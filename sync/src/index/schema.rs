@@ -1,10 +1,7 @@
-//! The tables of the index, and what an index of an older version lacks.
+//! The tables of the index.
 
-/// The version of the schema; a newer one is refused.
+/// The version of the schema; another one is refused.
 pub(super) const VERSION: i64 = 2;
-
-/// What turns an index of version 1 into one of version 2.
-pub(super) const SINCE_1: &str = "ALTER TABLE audit ADD COLUMN whole INTEGER NOT NULL DEFAULT 0;";
 
 /// Everything, in the order it is made.
 pub(super) const SCHEMA: &str = "
@@ -36,7 +33,7 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS remote (number INTEGER PRIMARY KEY AUTOINCREMENT, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS audit (
         remote INTEGER NOT NULL, at_ms INTEGER NOT NULL, samples INTEGER NOT NULL,
-        failures INTEGER NOT NULL, bytes INTEGER NOT NULL, whole INTEGER NOT NULL DEFAULT 0);
+        failures INTEGER NOT NULL, bytes INTEGER NOT NULL, whole INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS damaged (
         remote INTEGER NOT NULL, layer INTEGER NOT NULL, at_ms INTEGER NOT NULL, offset INTEGER,
         PRIMARY KEY (remote, layer)) WITHOUT ROWID;

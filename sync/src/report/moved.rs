@@ -17,6 +17,8 @@ pub struct SyncReport {
     pub pulled_bytes: u64,
     /// Commits of other devices received.
     pub pulled_commits: u64,
+    /// Files that could not be sealed, since their bytes in the journal are damaged.
+    pub unread_files: u64,
     /// Every remote that was tried.
     pub remotes: Vec<RemoteOutcome>,
     /// Whether this device and every reachable remote agree now.

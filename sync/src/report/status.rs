@@ -63,8 +63,11 @@ pub struct MountInfo {
 pub struct TreeUse {
     /// Files of every kind, directories included.
     pub files: u64,
-    /// Bytes of plain content, as `ls -l` would add them up.
-    pub bytes: u64,
+    /// Bytes of plain content, as `ls -l` would add them up; `null` where there are too many files
+    /// to add up for a status.
+    pub bytes: Option<u64>,
+    /// Bytes of all layers of the drive, here or elsewhere: what one copy of it takes.
+    pub layer_bytes: u64,
 }
 
 /// What the local cache holds.
@@ -74,8 +77,8 @@ pub struct CacheUse {
     pub bytes: u64,
     /// The configured bound, if there is one.
     pub bytes_max: Option<u64>,
-    /// Of `bytes`, those that pins keep.
-    pub pinned_bytes: u64,
+    /// Of `bytes`, those that pins keep; `null`, for nobody counts them.
+    pub pinned_bytes: Option<u64>,
     /// Of `bytes`, those that could be evicted now as far as the ledger tells.
     pub proven_bytes: u64,
     /// Layers of which anything is present.
@@ -95,7 +98,7 @@ pub struct Pending {
     pub push_layers: u64,
     /// Bytes pushed but not proven recently enough to be evicted.
     pub unproven_bytes: u64,
-    /// Commits of this device not yet on every remote.
+    /// Changes of names, attributes and contents that no commit of this device carries yet.
     pub commits: u64,
 }
 

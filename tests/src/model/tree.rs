@@ -150,13 +150,15 @@ impl TreeTarget {
         self.reopen()
     }
 
-    /// Begins to seal all that is not sealed.
+    /// Begins to seal all that is not sealed; what goes meanwhile is left out.
     pub fn begin_seal(&self) -> Vec<SealJob> {
         let tree = self.tree();
         let ripe = tree.ripe(self.clock.env().instant(), true, usize::MAX);
-        let jobs =
-            ripe.into_iter().filter_map(|ino| tree.sealable(ino).expect("it can be looked at"));
-        jobs.collect()
+        let job = |ino| match tree.sealable(ino) {
+            Err(Error::Posix(Posix::Stale)) => None,
+            job => job.expect("it can be looked at"),
+        };
+        ripe.into_iter().filter_map(job).collect()
     }
 
     /// Ends it, in chunks of no natural size, and told of run by run.

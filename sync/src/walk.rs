@@ -15,48 +15,45 @@ use crate::tree::words::Attr;
 const STEP: usize = 1_024;
 
 /// What a walk meets.
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Where.
-    pub(super) path: DrivePath,
+    pub(crate) path: DrivePath,
     /// What `stat` tells.
-    pub(super) attr: Attr,
+    pub(crate) attr: Attr,
     /// Its row.
-    pub(super) row: Row,
+    pub(crate) row: Row,
     /// Whether it, or a directory above it, is pinned.
-    pub(super) pinned: bool,
+    pub(crate) pinned: bool,
 }
 
 /// Chunks of layers, by layer.
-pub(super) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
+pub(crate) type Chunks = BTreeMap<LayerNumber, HashSet<u32>>;
 
 /// The inode at a path of the drive.
-pub(super) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
-    let mut at = Ino::ROOT;
+pub(crate) fn resolve(tree: &Tree, path: &DrivePath) -> Result<Ino> {
+    Ok(resolve_with_pin(tree, path)?.0)
+}
+
+/// The inode at a path of the drive, and whether a directory above it is pinned.
+fn resolve_with_pin(tree: &Tree, path: &DrivePath) -> Result<(Ino, bool)> {
+    let (mut at, mut pinned) = (Ino::ROOT, false);
     for name in path.0.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        pinned |= tree.row(at)?.pinned;
         at = match name {
             b".." => return Err(Posix::Invalid.into()),
             name => tree.lookup(at, name)?.ino,
         };
     }
-    Ok(at)
+    Ok((at, pinned))
 }
 
 /// Visits a path and everything below it.
-pub(super) fn walk(
+pub(crate) fn walk(
     tree: &Tree,
     path: &DrivePath,
     visit: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<()> {
-    let start = resolve(tree, path)?;
-    let mut pinned = false;
-    let mut above = start;
-    while above != Ino::ROOT {
-        pinned |= tree.row(above)?.pinned;
-        above = match tree.row(above)?.kind {
-            Kind::Directory => tree.parent(above)?,
-            _ => Ino::ROOT,
-        };
-    }
+    let (start, pinned) = resolve_with_pin(tree, path)?;
     let mut left = vec![(start, normal(path), pinned)];
     while let Some((ino, path, pinned)) = left.pop() {
         let row = tree.row(ino)?;
@@ -80,7 +77,7 @@ pub(super) fn walk(
 }
 
 /// The chunks a file's content lies in.
-pub(super) fn chunks_of(row: &Row, chunks: &mut Chunks) {
+pub(crate) fn chunks_of(row: &Row, chunks: &mut Chunks) {
     for (_, extent) in row.extents.iter() {
         if let crate::tree::extents::Source::Chunk { layer, number, .. } = &extent.source {
             chunks.entry(LayerNumber(*layer)).or_default().insert(*number);
@@ -88,7 +85,7 @@ pub(super) fn chunks_of(row: &Row, chunks: &mut Chunks) {
     }
 }
 
-pub(super) fn below(dir: &DrivePath, name: &[u8]) -> DrivePath {
+pub(crate) fn below(dir: &DrivePath, name: &[u8]) -> DrivePath {
     match dir.0.as_slice() {
         b"/" => DrivePath([b"/", name].concat()),
         dir => DrivePath([dir, b"/", name].concat()),

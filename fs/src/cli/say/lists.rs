@@ -1,0 +1,186 @@
+//! Listings: `ls`, `layers`, `log` and the checks of `doctor`.
+
+use serde_json::Value;
+
+use super::value::{bytes, each, number, short, text};
+use crate::cli::paint::{Paint, Style};
+use crate::cli::table::{Cell, Table, number as right, word};
+use crate::cli::units;
+
+/// `ls`.
+pub(super) fn entries(value: &Value, paint: Paint) -> String {
+    let mut table = Table::default();
+    for entry in each(value) {
+        let kind = entry["kind"].as_str().unwrap_or("file");
+        let size = if kind == "file" { bytes(&entry["size"]) } else { "-".into() };
+        table.row([
+            word(mode(kind, number(&entry["mode"]))).styled(Style::Dim),
+            right(size),
+            word(units::local(entry["mtime_secs"].as_i64().unwrap_or(0))).styled(Style::Dim),
+            state(&entry["state"]),
+            word(name(entry, kind)).styled(match kind {
+                "directory" => Style::Head,
+                _ => Style::Plain,
+            }),
+        ]);
+    }
+    table.lines(paint, "")
+}
+
+/// `layers`.
+pub(super) fn layers(value: &Value, paint: Paint) -> String {
+    let mut table = Table::with_head(&["offset", "bytes", "layer", "of", "here", "held by"]);
+    for line in each(value) {
+        let at = line["offset"].as_u64().map_or_else(|| "-".into(), |at| at.to_string());
+        let held: Vec<_> = each(&line["held"]).map(|holder| text(&holder["remote"])).collect();
+        let held = match held.is_empty() {
+            true => word("nobody yet").styled(Style::Warn),
+            false => word(held.join(", ")),
+        };
+        table.row([
+            right(at),
+            right(number(&line["len"]).to_string()),
+            word(text(&line["layer"])),
+            right(bytes(&line["layer_bytes"])),
+            right(bytes(&line["cached_bytes"])),
+            held,
+        ]);
+    }
+    table.lines(paint, "")
+}
+
+/// `log`.
+pub(super) fn log(value: &Value, paint: Paint) -> String {
+    let heads = ["device", "number", "kind", "made", "records", "bytes", "hash"];
+    let mut table = Table::with_head(&heads);
+    for line in each(value) {
+        let made =
+            line["time_ms"].as_i64().map_or_else(|| "-".into(), |ms| units::local(ms / 1_000));
+        table.row([
+            word(short(&line["device"])),
+            right(units::count(number(&line["number"]))),
+            word(text(&line["kind"])),
+            word(made).styled(Style::Dim),
+            right(units::count(number(&line["records"]))),
+            right(bytes(&line["bytes"])),
+            word(short(&line["hash"])).styled(Style::Dim),
+        ]);
+    }
+    table.lines(paint, "")
+}
+
+/// `doctor`.
+pub(super) fn checks(value: &Value, paint: Paint) -> String {
+    let mut table = Table::default();
+    for check in each(&value["checks"]) {
+        let state = text(&check["state"]);
+        let style = match state.as_str() {
+            "fine" => Style::Good,
+            "damaged" => Style::Bad,
+            _ => Style::Warn,
+        };
+        let name = text(&check["name"]);
+        table.row([word(state).styled(style), word(name), word(text(&check["detail"]))]);
+        if check["mend"].is_string() {
+            let mend = format!("→ {}", text(&check["mend"]));
+            table.row([word(""), word(""), word(mend)]);
+        }
+    }
+    table.lines(paint, "")
+}
+
+fn name(entry: &Value, kind: &str) -> String {
+    let path = text(&entry["path"]);
+    match kind {
+        "directory" if path != "/" => format!("{path}/"),
+        "symlink" => format!("{path} -> {}", text(&entry["target"])),
+        _ => path,
+    }
+}
+
+/// How far the content has come, and whether it is here.
+fn state(state: &Value) -> Cell {
+    let Some(stage) = state["stage"].as_str() else { return word("") };
+    let mut words = stage.to_owned();
+    if state["cached"] == false {
+        words.push_str(", away");
+    }
+    if state["pinned"] == true {
+        words.push_str(", pinned");
+    }
+    word(words).styled(match stage {
+        "proven" => Style::Good,
+        "pushed" => Style::Plain,
+        _ => Style::Warn,
+    })
+}
+
+/// The mode as `ls -l` writes it.
+fn mode(kind: &str, mode: u64) -> String {
+    let mut out = String::from(match kind {
+        "directory" => 'd',
+        "symlink" => 'l',
+        "fifo" => 'p',
+        "socket" => 's',
+        "char_device" => 'c',
+        "block_device" => 'b',
+        _ => '-',
+    });
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        out.push(if bits & 4 > 0 { 'r' } else { '-' });
+        out.push(if bits & 2 > 0 { 'w' } else { '-' });
+        out.push(match (mode & special > 0, bits & 1 > 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn modes_are_written_as_ls_writes_them() {
+        assert_eq!(mode("directory", 0o1777), "drwxrwxrwt");
+        assert_eq!(mode("file", 0o4755), "-rwsr-xr-x");
+        assert_eq!(mode("file", 0o2640), "-rw-r-S---");
+        assert_eq!(mode("symlink", 0o777), "lrwxrwxrwx");
+    }
+
+    #[test]
+    fn a_listing_shows_mode_size_time_state_and_escaped_name() {
+        let state = json!({ "stage": "pushed", "cached": false, "pinned": true });
+        let said = entries(
+            &json!([
+                { "path": "/d", "kind": "directory", "size": 3, "mode": 0o755, "mtime_secs": 0,
+                  "state": null },
+                { "path": "/d/a\n", "kind": "file", "size": 1536, "mode": 0o644, "mtime_secs": 0,
+                  "state": state },
+                { "path": "/l", "kind": "symlink", "size": 1, "mode": 0o777, "mtime_secs": 0,
+                  "target": "d", "state": null },
+            ]),
+            Paint::none(),
+        );
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines[0].starts_with("drwxr-xr-x        -  ") && lines[0].ends_with("  /d/"));
+        assert!(lines[1].starts_with("-rw-r--r--  1.5 KiB  "), "{said}");
+        assert!(lines[1].ends_with("pushed, away, pinned  /d/a\\x0a"), "{said}");
+        assert!(lines[2].ends_with("  /l -> d"), "{said}");
+    }
+
+    #[test]
+    fn checks_say_their_mend_below() {
+        let value = json!({ "checks": [
+            { "name": "index", "state": "fine", "detail": "whole", "mend": null },
+            { "name": "cache", "state": "damaged", "detail": "bad", "mend": "drop it" }] });
+        let said = checks(&value, Paint::none());
+        assert_eq!(said, "fine     index  whole\ndamaged  cache  bad\n                → drop it\n");
+    }
+}
