@@ -15,6 +15,7 @@ pub mod entry;
 pub mod proof;
 pub mod identity;
 pub mod cbor;
+mod thread;
 pub mod error;
 pub mod blob;
 pub mod env;

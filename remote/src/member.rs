@@ -27,7 +27,7 @@ use crate::entry::{Entry, Head, Header, LogId, LogKind};
 use crate::error::{Error, Result};
 use crate::identity::{DriveId, PublicKey, SecretKey};
 use crate::member::graph::Graph;
-use crate::member::weigh::{Weighed, weigh};
+use crate::member::weigh::{Addition, Weighed, weigh};
 
 pub use change::{
     Change, Deed, Epoch, EpochId, Last, RECOVERY, WRAP_BYTES_MAX, WRAP_KEY_BYTES, Wrap,
@@ -53,10 +53,10 @@ pub struct Member {
 }
 
 /// How a device left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoked {
-    /// Its last accepted commit, if any is.
-    pub last: Option<Last>,
+    /// The last accepted commit of each of its logs.
+    pub last: Vec<Last>,
 }
 
 /// Who belongs to a drive, and its epochs.
@@ -70,6 +70,24 @@ pub struct Membership {
     voids: Vec<Void>,
     /// Every number that any entry ever gave, void or not.
     numbers: BTreeSet<u16>,
+    /// The root and every device that ever was an admin.
+    signers: BTreeSet<PublicKey>,
+}
+
+impl Revoked {
+    /// The last accepted commit of the log of this instance; none if none of it is accepted.
+    pub fn last_of(&self, instance: u32) -> Option<&Last> {
+        self.last.iter().find(|last| last.instance == instance)
+    }
+
+    /// Whether this commit can be accepted by its own place: whether the chain ends as it must
+    /// shows only once the last one is there.
+    pub fn accepts(&self, commit: &Entry) -> bool {
+        self.last_of(commit.log.instance).is_some_and(|last| {
+            commit.number < last.number
+                || (commit.number, commit.hash()) == (last.number, last.hash)
+        })
+    }
 }
 
 impl Membership {
@@ -117,6 +135,12 @@ impl Membership {
         *key == self.root || self.device(key).is_some_and(|m| m.admin && m.revoked.is_none())
     }
 
+    /// Whether this key has a membership log that anyone should keep: the root, and whoever is or
+    /// once was an admin. What such a key signs may still change nothing.
+    pub fn may_have_signed(&self, key: &PublicKey) -> bool {
+        self.signers.contains(key)
+    }
+
     /// The least number that no device ever had; none when all are used up.
     pub fn next_number(&self) -> Option<u16> {
         (FIRST_NUMBER..=u16::MAX).find(|number| !self.numbers.contains(number))
@@ -155,9 +179,14 @@ impl Membership {
             Ok(Change::Add { number, .. }) => Some(number),
             _ => None,
         });
+        let admins = |(device, some): (&PublicKey, &Vec<Addition<'_>>)| {
+            some.iter().any(|addition| addition.admin).then_some(*device)
+        };
+        let signers = weighed.additions.iter().filter_map(admins).chain([*root]).collect();
         Self {
             drive,
             root: *root,
+            signers,
             members: members(graph, &weighed),
             epochs: weighed.epochs.iter().map(|(_, epoch)| (*epoch).clone()).collect(),
             heads: graph.heads(),
@@ -171,7 +200,9 @@ impl Membership {
 fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
     let revoked = |of: &PublicKey| {
         weighed.revocations.iter().find_map(|index| match &graph.nodes[*index].change {
-            Ok(Change::Revoke { device, last }) if device == of => Some(Revoked { last: *last }),
+            Ok(Change::Revoke { device, last }) if device == of => {
+                Some(Revoked { last: last.clone() })
+            }
             _ => None,
         })
     };

@@ -13,6 +13,7 @@
 //! node.key             the node's ed25519 seed, 64 hexadecimal digits
 //! listen               the URL of the node that runs or ran last
 //! node.sock            answers `status` while a node runs
+//! touched              empty; written to see whether the disk takes it
 //! authorized_keys/K    TOML, K = a drive's root key in hexadecimal: quota, added_ms, invite
 //! invites/H.toml       TOML, H = hash of an invite's secret: quota, expires_ms
 //! spaces/D/            D = a drive's id: blobs/ and logs/
@@ -28,6 +29,7 @@ mod keeper;
 pub mod status;
 mod session;
 mod space;
+mod roll;
 mod ledger;
 pub mod invite;
 pub mod allow;
@@ -38,5 +40,5 @@ pub mod scrub;
 pub mod place;
 pub mod config;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, RETAIN_MS};
 pub use running::Node;

@@ -51,7 +51,8 @@
 //! **Lane.** Over QUIC (RFC 9000) with TLS 1.3: ALPN `rdrivefs/1`, key exchange X25519MLKEM768 alone,
 //! ed25519 raw public keys (RFC 7250) on both sides, no 0-RTT, no tickets. Streams are bidirectional
 //! and opened by the client, 128 at a time at most. Connections are closed with code 0 (done),
-//! 1 (refused; the reason is text), 2 (the node stops) or 3 (busy). Bounds are in `wire::limits`;
+//! 1 (refused; the reason is text), 2 (the node stops) or 3 (busy). A reply whose rest cannot be
+//! sent is reset with code 1 (the blob is damaged) or 2 (the node failed). Bounds are in `wire::limits`;
 //! what passes one is answered with "malformed".
 
 pub mod frame;

@@ -6,9 +6,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Drive, blob, body, config, eventually, start, world};
+use bytes::Bytes;
+use common::{Drive, blob, body, config, deleting, eventually, noise, start, world};
 use rdrivefs_remote::Error;
 use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::entry::{Entry, Head, Header, LogId, LogKind};
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::identity::SecretKey;
 use rdrivefs_remote::link::{Link, NodeUrl};
@@ -203,7 +205,11 @@ async fn only_members_write_logs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s24_foreign_blobs_and_blobs_that_never_were_look_the_same() {
-    let (dir, node, _drive, link) = world().await;
+    let dir = tempfile::tempdir().unwrap();
+    let drive = Drive::new();
+    drive.allow(dir.path(), "");
+    let node = Node::start(deleting(dir.path())).await.unwrap();
+    let link = drive.link(&node.url(), &drive.root).await.unwrap();
     let (id, bytes) = blob(1, 100_000);
     link.put(id, body(&bytes)).await.unwrap();
     let other = Drive::new();
@@ -248,8 +254,58 @@ async fn s26_the_nodes_hold_is_not_shortened_by_anyone() {
     assert_eq!(link.has(&[id]).await.unwrap(), [Some(5000)]);
     drop(link);
     node.shutdown().await;
+    // Where the keeper did not say so, a hold that is over is no reason to delete.
     let node = start(dir.path()).await;
+    let link = drive.link(&node.url(), &drive.root).await.unwrap();
+    assert!(matches!(link.delete(id).await, Err(Error::Refused(_))));
+    assert_eq!(link.has(&[id]).await.unwrap(), [Some(5000)]);
+    drop(link);
+    node.shutdown().await;
+    let node = Node::start(deleting(dir.path())).await.unwrap();
     let link = drive.link(&node.url(), &drive.root).await.unwrap();
     link.delete(id).await.unwrap();
     assert_eq!(link.has(&[id]).await.unwrap(), [None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_that_fills_its_membership_stops_neither_itself_nor_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (drive, other) = (Drive::new(), Drive::new());
+    drive.allow(dir.path(), "");
+    other.allow(dir.path(), "");
+    let node = start(dir.path()).await;
+    let link = drive.link(&node.url(), &drive.root).await.unwrap();
+    let log = LogId { kind: LogKind::Membership, author: drive.root.public(), instance: 0 };
+    let mut head = Head::empty(log);
+    let full = loop {
+        let header = Header::after(drive.id(), &head, [0; 32]);
+        let entry = Entry::sign(&drive.root, header, Bytes::from_static(b"no change")).unwrap();
+        if let Err(error) = link.append(entry.encode()).await {
+            break error;
+        }
+        head = entry.head();
+        assert!(head.number < 4096, "more than can be weighed");
+    };
+    assert!(matches!(full, Error::Refused(_)), "{full}");
+    drop(link);
+    node.shutdown().await;
+    let node = start(dir.path()).await;
+    for drive in [drive, other] {
+        drive.link(&node.url(), &drive.root).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_drive_keeps_no_other_from_its_node() {
+    let (dir, node, drive, link) = world().await;
+    let other = Drive::new();
+    other.allow(dir.path(), "");
+    drop(link);
+    node.shutdown().await;
+    let logs = dir.path().join("spaces").join(drive.id().to_string()).join("logs");
+    let log = format!("m-{}-0", drive.root.public());
+    std::fs::write(logs.join(log).join(format!("{:016x}", 1)), noise(1, 300)).unwrap();
+    let node = start(dir.path()).await;
+    other.link(&node.url(), &other.root).await.unwrap();
+    assert!(drive.link(&node.url(), &drive.root).await.is_err(), "it is told");
 }

@@ -14,7 +14,7 @@ use rdrivefs_remote::env::Env;
 use rdrivefs_remote::identity::SecretKey;
 use rdrivefs_remote::node::{Config, Limits, Node};
 use rdrivefs_remote::store::Store;
-use rdrivefs_remote::wire::{self, Answer, Call, Fault, Reply, Request, frame};
+use rdrivefs_remote::wire::{self, Answer, Call, Fault, Reply, Request, frame, record};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -250,4 +250,92 @@ async fn s40_streams_that_say_nothing_end() {
     // A second hello is refused.
     let fault = say(&connection, &Request { call: hello(&drive, vec![1]), body: 0 }).await;
     assert!(matches!(fault, Fault::Malformed(_)));
+}
+
+/// A connection that was welcomed.
+async fn welcomed(node: &Node, drive: &Drive) -> (Raw, Connection) {
+    let mut raw = Raw::new();
+    raw.key = Some(drive.root.clone());
+    let connection = raw.connect(node).await.unwrap();
+    let (mut to, mut from) = connection.open_bi().await.unwrap();
+    frame::send(&mut to, &Request { call: hello(drive, vec![1]), body: 0 }, &[]).await.unwrap();
+    to.shutdown().await.unwrap();
+    let reply: Reply = frame::read_head(&mut from, "reply").await.unwrap();
+    assert_eq!(reply.answer, Answer::Welcome { version: 1 });
+    (raw, connection)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_never_end_fill_no_more_memory_than_is_set_aside() {
+    let (_dir, node, drive) = node(Limits::default()).await;
+    let (_raw, connection) = welcomed(&node, &drive).await;
+    const LEN: usize = rdrivefs_remote::entry::ENTRY_BYTES_MAX;
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (mut to, from) = connection.open_bi().await.unwrap();
+        let request = Request { call: Call::Append, body: LEN as u64 };
+        sending.spawn(async move {
+            frame::send(&mut to, &request, &vec![0; LEN - 1]).await.unwrap();
+            (to, from)
+        });
+    }
+    let mut taken = Vec::new();
+    let all = async {
+        while let Some(done) = sending.join_next().await {
+            taken.push(done.unwrap());
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3), all).await;
+    assert!(taken.len() <= 4, "the node took {} bodies", taken.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_denied_during_a_hello_stays_out() {
+    let (dir, node, mut drive) = node(Limits::default()).await;
+    let device = drive.add_device();
+    let shown = record::write_entries(&drive.credentials(&device).membership);
+    let mut raw = Raw::new();
+    raw.key = Some(device);
+    let connection = raw.connect(&node).await.unwrap();
+    let (mut to, mut from) = connection.open_bi().await.unwrap();
+    let request = Request { call: hello(&drive, vec![1]), body: shown.len() as u64 };
+    frame::send(&mut to, &request, &shown[..shown.len() - 1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drive.deny(dir.path());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    to.write_all(&shown[shown.len() - 1..]).await.unwrap();
+    to.shutdown().await.unwrap();
+    let reply: Reply = frame::read_head(&mut from, "reply").await.expect("an answer, no panic");
+    assert!(matches!(reply.answer, Answer::Failed(Fault::Refused(_))), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s40_hellos_without_a_body_keep_no_one_else_waiting() {
+    let (dir, node, drive) = node(Limits::default()).await;
+    let other = Drive::new();
+    other.allow(dir.path(), "");
+    eventually(Duration::from_secs(5), async || other.link(&node.url(), &other.root).await.is_ok())
+        .await;
+    let (node, drive) = (Arc::new(node), Arc::new(drive));
+    let mut floods = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (node, drive) = (node.clone(), drive.clone());
+        floods.spawn(async move {
+            let raw = Raw::new();
+            let connection = raw.connect(&node).await.unwrap();
+            let (mut to, from) = connection.open_bi().await.unwrap();
+            let request = Request { call: hello(&drive, vec![1]), body: 1 << 20 };
+            frame::send(&mut to, &request, &[]).await.unwrap();
+            (raw, connection, to, from)
+        });
+    }
+    let held = floods.join_all().await;
+    let env = Env::real();
+    for honest in [&other, &*drive] {
+        let began = env.instant();
+        honest.link(&node.url(), &honest.root).await.unwrap();
+        let took = env.instant().since(began);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    drop(held);
 }

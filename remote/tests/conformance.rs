@@ -6,7 +6,7 @@ mod common;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{Drive, start, world};
+use common::{Drive, deleting, start, world_of};
 use rdrivefs_remote::Result;
 use rdrivefs_remote::entry::{Head, LogId};
 use rdrivefs_remote::identity::PublicKey;
@@ -17,7 +17,7 @@ use rdrivefs_remote::store;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_is_a_store() {
-    let (_dir, _node, _drive, link) = world().await;
+    let (_dir, _node, _drive, link) = world_of(deleting).await;
     store::conformance::run(&link).await;
 }
 
@@ -31,7 +31,7 @@ async fn a_link_keeps_logs() {
     for seed in 1..10 {
         let device = logs::conformance::author(seed).public();
         let wrap_key = Bytes::from(vec![seed; WRAP_KEY_BYTES]);
-        drive.change(Change::Add { device, number: seed.into(), admin: false, wrap_key });
+        drive.change(Change::Add { device, number: seed.into(), admin: true, wrap_key });
     }
     let link = drive.link(&node.url(), &drive.root).await.unwrap();
     logs::conformance::run(&WithoutRoot { link, root: drive.root.public() }).await;

@@ -170,10 +170,11 @@ async fn an_invite_made_while_the_node_runs_works_and_status_shows_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scrub_names_rot() {
     let dir = tempfile::tempdir().unwrap();
-    let drive = Drive::new();
+    let mut drive = Drive::new();
     drive.allow(dir.path(), "");
     let program = Program::serve(dir.path(), &[]);
-    let link = drive.link(&program.url, &drive.root).await.unwrap();
+    let device = drive.add_device();
+    let link = drive.link(&program.url, &device).await.unwrap();
     let mut ids = Vec::new();
     for seed in 0..3 {
         let (id, bytes) = blob(seed, 100_000);
@@ -182,15 +183,24 @@ async fn scrub_names_rot() {
     }
     let clean = json(&run(dir.path(), &["scrub", "--rate", "100M", "--json"]));
     assert_eq!((&clean["blobs"], clean["damaged"].as_array().unwrap().len()), (&3.into(), 0));
+    assert_eq!(clean["entries"], 1);
     let rotten = find(dir.path(), &ids[1].to_string()).unwrap();
+    let mode = std::os::unix::fs::MetadataExt::mode(&rotten.metadata().unwrap());
+    assert_eq!(mode & 0o077, 0, "nobody else's to read");
     flip(&rotten, 50_000);
+    flip(&find(dir.path(), &format!("{:016x}", 1)).unwrap(), 200);
     flip(&find(dir.path(), &format!("{}.obao4", ids[2])).unwrap(), 100);
     let output = run(dir.path(), &["scrub", "--json"]);
     assert_eq!(output.status.code(), Some(3));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let named: Vec<_> =
-        report["damaged"].as_array().unwrap().iter().map(|d| d["blob"].as_str().unwrap()).collect();
-    assert_eq!(named.len(), 2);
+    let named: Vec<_> = report["damaged"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["object"].as_str().unwrap())
+        .collect();
+    assert_eq!(named.len(), 3);
+    assert!(named.iter().any(|name| name.starts_with("m-") && name.ends_with("-0/1")));
     assert!(named.contains(&ids[1].to_string().as_str()), "{report}");
     assert!(named.contains(&ids[2].to_string().as_str()), "{report}");
     let said = run(dir.path(), &["scrub"]);
@@ -365,7 +375,7 @@ async fn a_full_disk_is_said_and_hurts_nothing() {
 async fn fill(store: std::path::PathBuf) {
     let drive = Drive::new();
     drive.allow(&store, "");
-    let program = Program::serve(&store, &[]);
+    let program = Program::serve(&store, &["--retain", "0"]);
     let link = drive.link(&program.url, &drive.root).await.unwrap();
     let mut kept = Vec::new();
     let full = loop {
@@ -388,7 +398,7 @@ async fn fill(store: std::path::PathBuf) {
     let (id, bytes) = (BlobId::of(&noise(99, 2 << 20)), noise(99, 2 << 20));
     link.put(id, body(&bytes)).await.unwrap();
     program.kill();
-    let program = Program::serve(&store, &[]);
+    let program = Program::serve(&store, &["--retain", "0"]);
     let link = drive.link(&program.url, &drive.root).await.unwrap();
     assert_eq!(link.list(None, 100).await.unwrap().len(), kept.len());
 }

@@ -258,9 +258,14 @@ impl Log {
         if theirs.log == self.own && theirs.number > ours.number {
             return self.check_own();
         }
+        let Some(proven) = self.proven(remote, &ours, theirs).await? else { return Ok(()) };
         let mut next = ours.number + 1;
         while next <= theirs.number {
-            for entry in remote.read(theirs.log, next, READ_BYTES).await? {
+            for (number, entry) in (next..).zip(remote.read(theirs.log, next, READ_BYTES).await?) {
+                let known = proven.get((number - ours.number - 1) as usize);
+                if known.is_some_and(|hash| *hash != *blake3::hash(&entry).as_bytes()) {
+                    return Err(after_revocation(&theirs.log));
+                }
                 let bytes = entry.len() as u64;
                 if self.accept(entry)? {
                     exchanged.received += 1;
@@ -293,6 +298,42 @@ impl Log {
         )))
     }
 
+    /// Of a revoked author's log, the hashes of the entries from ours up to the last accepted one:
+    /// only whole does the chain show that it is the one the revocation means. None while the
+    /// remote has not all of it; empty where nothing needs to be proven.
+    async fn proven(
+        &self,
+        remote: &impl Logs,
+        ours: &Head,
+        theirs: &Head,
+    ) -> Result<Option<Vec<[u8; 32]>>> {
+        let log = theirs.log;
+        let membership = self.membership();
+        let revoked = membership.device(&log.author).and_then(|member| member.revoked.as_ref());
+        let last = match revoked.and_then(|revoked| revoked.last_of(log.instance)) {
+            Some(last) if log.kind == LogKind::Commits && ours.number < last.number => last,
+            _ => return Ok(Some(Vec::new())),
+        };
+        let (mut head, mut hashes) = (*ours, Vec::new());
+        if theirs.number < last.number {
+            return Ok(None);
+        }
+        while head.number < last.number {
+            let entries = remote.read(log, head.number + 1, READ_BYTES).await?;
+            let left = (last.number - head.number) as usize;
+            if entries.is_empty() {
+                return Err(Error::Refused("a log that ends before its head".into()));
+            }
+            for bytes in entries.into_iter().take(left) {
+                let entry = Entry::from_bytes(bytes)?;
+                entry.follows(&head)?;
+                head = entry.head();
+                hashes.push(head.hash);
+            }
+        }
+        if head.hash == last.hash { Ok(Some(hashes)) } else { Err(after_revocation(&log)) }
+    }
+
     /// Keeps a membership entry if its author is known and the whole can still be read with it.
     fn accept_membership(&self, entry: &Entry) -> Result<()> {
         let author = entry.header().log.author;
@@ -319,16 +360,15 @@ impl Log {
                 author.fingerprint()
             )));
         };
-        let Some(revoked) = member.revoked else { return Ok(()) };
-        let last = revoked.last.map_or(0, |last| last.number);
-        if entry.header().number > last {
-            return Err(Error::Refused(format!(
-                "a commit of {} after it was revoked",
-                author.fingerprint()
-            )));
+        match &member.revoked {
+            Some(revoked) if !revoked.accepts(entry) => Err(after_revocation(&entry.header().log)),
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+fn after_revocation(log: &LogId) -> Error {
+    Error::Refused(format!("a commit of {} after it was revoked", log.author.fingerprint()))
 }
 
 /// How far the remote is in a log; an entry beyond ours is its to give.
@@ -354,4 +394,71 @@ fn membership_entries(index: &Index) -> Result<Vec<Bytes>> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdrivefs_remote::entry::Header;
+    use rdrivefs_remote::env::Env;
+    use rdrivefs_remote::identity::SecretKey;
+    use rdrivefs_remote::logs::memory::MemoryLogs;
+    use rdrivefs_remote::member::{Change, Last, WRAP_KEY_BYTES};
+
+    use super::*;
+    use crate::seal::Key;
+
+    /// The commits of one log.
+    fn chain(drive: DriveId, device: &SecretKey, instance: u32, bodies: &[&str]) -> Vec<Entry> {
+        let log = LogId { kind: LogKind::Commits, author: device.public(), instance };
+        let mut head = Head::empty(log);
+        let mut entries = Vec::new();
+        for body in bodies {
+            let header = Header::after(drive, &head, [0; 32]);
+            let entry = Entry::sign(device, header, Bytes::from(body.to_string())).unwrap();
+            head = entry.head();
+            entries.push(entry);
+        }
+        entries
+    }
+
+    #[tokio::test]
+    async fn s31_of_a_revoked_device_only_the_history_that_was_accepted_is_taken() {
+        let [root, device] = [1, 2].map(|seed| SecretKey::from_seed([seed; 32]));
+        let drive = DriveId::of(&root.public());
+        let good = chain(drive, &device, 0, &["one", "two", "three"]);
+        let mut members = Vec::new();
+        let wrap_key = Bytes::from(vec![0; WRAP_KEY_BYTES]);
+        let last = vec![Last { instance: 0, number: 3, hash: good[2].hash() }];
+        for change in [
+            Change::Add { device: device.public(), number: 1, admin: false, wrap_key },
+            Change::Revoke { device: device.public(), last },
+        ] {
+            let now = Membership::replay(drive, &root.public(), &members).unwrap();
+            members.push(now.sign(&root, 0, change).unwrap());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let key = Key::from([7; 32]);
+        let index = Index::open(&dir.path().join("index"), &key, Env::real()).unwrap();
+        let own = LogId { author: root.public(), ..good[0].log };
+        let log = Log::open(drive, root.public(), own, Arc::new(index)).unwrap();
+        let receive = async |entries: &[Entry]| {
+            let remote = MemoryLogs::new(drive);
+            for entry in members.iter().chain(entries) {
+                remote.append(entry.encode()).await.unwrap();
+            }
+            let heads = remote.heads().await.unwrap();
+            let got = log.receive(&remote, &heads, &Progress::silent()).await;
+            got.map(|got| got.received).ok()
+        };
+        assert_eq!(receive(&[]).await, Some(2));
+        let other_life = chain(drive, &device, 1, &["x"]);
+        assert_eq!(receive(&other_life).await, None, "a log that the revocation does not name");
+        let forked = chain(drive, &device, 0, &["one", "2", "3"]);
+        assert_eq!(receive(&forked).await, None, "a chain that does not end as it must");
+        assert_eq!(receive(&forked[..2]).await, Some(0), "nor a part of one");
+        assert_eq!(log.index.heads().unwrap().len(), 1, "none of it was kept");
+        assert_eq!(receive(&good).await, Some(3));
+        let more = chain(drive, &device, 0, &["one", "two", "three", "four"]);
+        assert_eq!(receive(&more).await, None, "beyond the cut");
+    }
 }

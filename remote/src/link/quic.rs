@@ -34,14 +34,18 @@ const MTU_MAX: u16 = 1452;
 const CID_BYTES: usize = 8;
 
 /// Limits for either side: streams the peer may open, bytes it may send ahead of us.
-pub(crate) fn transport(peer_streams_max: u32, window: u32) -> Arc<TransportConfig> {
+pub(crate) fn transport(
+    peer_streams_max: u32,
+    window: u32,
+    stream_window: u32,
+) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(peer_streams_max))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .stream_receive_window(VarInt::from_u32(stream_window))
         .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("ten seconds fit")))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{ConnectionError, Endpoint, VarInt};
+use tokio::task::JoinSet;
 
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -15,16 +16,23 @@ use crate::link::quic;
 use crate::link::tls::{self, Pin};
 use crate::link::url::{self, NodeUrl};
 use crate::store::Body;
-use crate::wire::{Answer, Call, VERSION, close, frame, record};
+use crate::wire::{Answer, Call, Fault, VERSION, close, frame, record, reset};
 
 /// How long a node may take to answer a dial, hello included.
 const DIAL: Duration = Duration::from_secs(5);
+/// How long a dial has for itself before the next address is tried beside it (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
 /// TLS wants a name although a raw key has none; it is never sent.
 const NO_NAME: &str = "rdrivefs";
 /// The number TLS gives "no application protocol" (RFC 8446), as QUIC carries it (RFC 9001).
 const NO_ALPN: u64 = 0x100 + 120;
 /// All that TLS can complain about, as QUIC carries it.
 const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
+
+const CORRUPT: u64 = reset::CORRUPT as u64;
+const FAILED: u64 = reset::FAILED as u64;
 
 /// A connection that was welcomed.
 pub(super) struct Session {
@@ -33,12 +41,22 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Dials every address of the node's name until one answers, and says hello.
+    /// Dials every address of the node's name, each a little after the one before, until one
+    /// answers, and says hello: nobody says of an address that it is dead.
     pub(super) async fn open(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
         let dialled = tokio::time::timeout(DIAL, async {
+            let found = lookup(url).await?.into_iter();
+            let mut dials = JoinSet::new();
+            for (wait, address) in (0..).map(|nth| nth * STAGGER).zip(found.take(ADDRESSES_MAX)) {
+                let (url, who, env) = (url.clone(), who.clone(), env.clone());
+                dials.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    Self::dial(address, &url, &who, &env).await
+                });
+            }
             let mut last = Error::Unreachable(format!("{} has no address", url.host));
-            for address in lookup(url).await? {
-                match Self::dial(address, url, who, env).await {
+            while let Some(done) = dials.join_next().await {
+                match done.expect("dialling does not panic") {
                     Err(error @ Error::Unreachable(_)) => last = error,
                     done => return done,
                 }
@@ -99,14 +117,23 @@ impl Session {
 
     /// One request and its reply on a stream of its own.
     pub(super) async fn exchange(&self, call: Call, body: Body) -> Result<(Answer, Bytes)> {
-        let (to, from) = self.connection.open_bi().await.map_err(|e| lost(&e))?;
-        let asked = frame::ask(from, to, call, body).await;
-        match asked {
+        let (to, mut from) = self.connection.open_bi().await.map_err(|e| lost(&e))?;
+        let place = match call {
+            Call::Get { id, start, .. } => Some((id, start)),
+            _ => None,
+        };
+        let asked = frame::ask(&mut from, to, call, body).await;
+        let Err(Error::Unreachable(_)) = asked else { return asked };
+        // A reply that the node broke off with a reason is no broken link.
+        let cut = tokio::time::timeout(Duration::ZERO, from.received_reset()).await;
+        match (cut.ok().and_then(Result::ok).flatten().map(u64::from), place, asked) {
+            (Some(CORRUPT), Some((id, offset)), _) => Err(Error::Corrupt { id, offset }),
+            (Some(FAILED), ..) => Err(Fault::Failed("the node failed".to_owned()).into()),
             // What ended the connection tells more than what broke the stream.
-            Err(Error::Unreachable(why)) => {
+            (_, _, Err(Error::Unreachable(why))) => {
                 Err(self.connection.close_reason().map_or(Error::Unreachable(why), |e| lost(&e)))
             }
-            other => other,
+            (_, _, other) => other,
         }
     }
 
@@ -151,7 +178,7 @@ fn connect(
     let (crypto, pin) = tls::client(&who.device, url.key)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     // A node opens no streams.
-    config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW));
+    config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW, quic::STREAM_WINDOW));
     let connecting = endpoint
         .connect_with(config, to, NO_NAME)
         .map_err(|e| Error::Unreachable(format!("{to}: {e}")))?;

@@ -19,12 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 
 use crate::entry::{ENTRY_BYTES_MAX, Entry, LogId, LogKind};
 use crate::error::{Error, Result};
 use crate::identity::{DriveId, PublicKey};
 use crate::logs::{Head, Logs, READ_BYTES_MAX, checked, watched};
+use crate::thread::on_a_thread;
 
 /// Directory of what is still arriving.
 const ARRIVING: &str = "tmp";
@@ -60,12 +60,9 @@ impl DirectoryLogs {
         let root = File::open(dir).map_err(at("opening", dir))?;
         rustix::fs::syncfs(&root).map_err(|e| at("syncing", dir)(e.into()))?;
         let mut heads = BTreeMap::new();
-        for path in entries(dir)? {
-            let Some(log) = log_of(&path) else { continue };
-            let newest = entries(&path)?.iter().filter_map(|path| number_of(path)).max();
-            if let Some(number) = newest {
-                heads.insert(log, read_entry(dir, &drive, &log, number)?.head());
-            }
+        let newest: BTreeMap<LogId, u64> = stored(dir)?.into_iter().collect();
+        for (log, number) in newest {
+            heads.insert(log, read_entry(dir, &drive, &log, number)?.head());
         }
         let disk = Disk {
             root: dir.to_owned(),
@@ -76,18 +73,17 @@ impl DirectoryLogs {
         Ok(Self { drive, disk: Arc::new(disk) })
     }
 
+    /// How many logs have entries.
+    pub fn count(&self) -> usize {
+        self.disk.heads().len()
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Disk) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let disk = self.disk.clone();
-        match spawn_blocking(move || work(&disk)).await {
-            Ok(result) => result,
-            Err(e) => match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::Unreachable("the program is shutting down".to_owned())),
-            },
-        }
+        on_a_thread(move || work(&disk)).await
     }
 }
 
@@ -182,8 +178,19 @@ impl Disk {
     }
 }
 
+/// Every entry that lies in `dir`, by log and number, in order.
+pub(crate) fn stored(dir: &Path) -> Result<Vec<(LogId, u64)>> {
+    let mut found = Vec::new();
+    for path in entries(dir)? {
+        let Some(log) = log_of(&path) else { continue };
+        found.extend(entries(&path)?.iter().filter_map(|p| number_of(p)).map(|n| (log, n)));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// An entry as it was appended; anything else in its place is damage, told with the file's name.
-fn read_entry(root: &Path, drive: &DriveId, log: &LogId, number: u64) -> Result<Entry> {
+pub(crate) fn read_entry(root: &Path, drive: &DriveId, log: &LogId, number: u64) -> Result<Entry> {
     let path = entry_path(root, log, number);
     let len = fs::metadata(&path).map_err(at("reading", &path))?.len();
     let damaged = |why: String| at("reading", &path)(io::Error::new(ErrorKind::InvalidData, why));
@@ -198,7 +205,7 @@ fn read_entry(root: &Path, drive: &DriveId, log: &LogId, number: u64) -> Result<
     Ok(entry)
 }
 
-fn entry_path(root: &Path, log: &LogId, number: u64) -> PathBuf {
+pub(crate) fn entry_path(root: &Path, log: &LogId, number: u64) -> PathBuf {
     let kind = match log.kind {
         LogKind::Membership => 'm',
         LogKind::Commits => 'c',

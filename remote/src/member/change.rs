@@ -52,24 +52,29 @@ pub enum Change {
         /// The device's identity.
         #[n(0)]
         device: PublicKey,
-        /// Its last accepted commit; none if no commit of it is accepted.
+        /// The last accepted commit of each of its logs, in ascending order of their instances; no
+        /// commit of a log that is not named is accepted.
         #[n(1)]
-        last: Option<Last>,
+        last: Vec<Last>,
     },
     /// A new drive key, wrapped to every member and to the recovery phrase.
     #[n(2)]
     Epoch(#[n(0)] Epoch),
 }
 
-/// Number and hash of the last accepted commit of a revoked device.
+/// The last accepted commit of one log of a revoked device. Its hash stands for the whole chain up
+/// to it; by its number alone another history of the log would be accepted, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Last {
-    /// The number of the commit in its log.
+    /// Which of the device's logs.
     #[n(0)]
+    pub instance: u32,
+    /// The number of the commit in its log.
+    #[n(1)]
     pub number: u64,
     /// The hash of its entry.
-    #[n(1)]
+    #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub hash: [u8; 32],
 }

@@ -22,7 +22,10 @@ fn add(seed: u8, number: u16, admin: bool) -> Change {
 }
 
 fn revoke(seed: u8) -> Change {
-    Change::Revoke { device: id(seed), last: Some(Last { number: 7, hash: [seed; 32] }) }
+    Change::Revoke {
+        device: id(seed),
+        last: vec![Last { instance: 0, number: 7, hash: [seed; 32] }],
+    }
 }
 
 fn epoch(name: u8, parents: &[u8], to: &[u8]) -> Change {
@@ -109,7 +112,7 @@ fn devices_join_and_leave() {
     assert_eq!(numbers, [1, 2, 3, 4]);
     assert!(now.is_active(&id(4)) && !now.is_active(&id(3)) && now.device(&id(5)).is_none());
     assert!(now.is_admin(&id(1)) && !now.is_admin(&id(4)));
-    let last = Some(Last { number: 7, hash: [3; 32] });
+    let last = vec![Last { instance: 0, number: 7, hash: [3; 32] }];
     assert_eq!(now.device(&id(3)).unwrap().revoked, Some(Revoked { last }));
     assert_eq!(now.next_number(), Some(5), "what a stranger gave away is free");
 }

@@ -15,6 +15,15 @@ type Verdict = Result<(), &'static str>;
 /// How senior a signer is: steps from the root, then the device number. Less is more.
 type Rank = (u32, u16);
 
+/// The revocations that were taken, found by what is asked of them.
+#[derive(Default)]
+struct Taken<'a> {
+    /// In the order in which they were taken.
+    order: Vec<usize>,
+    all: BTreeSet<usize>,
+    by_device: BTreeMap<&'a PublicKey, Vec<usize>>,
+}
+
 /// What of a graph holds.
 pub(crate) struct Weighed<'a> {
     /// For each node.
@@ -39,7 +48,7 @@ pub(crate) struct Addition<'a> {
 struct Judge<'a, 't> {
     root: &'a PublicKey,
     nodes: &'a [Node],
-    taken: &'t [usize],
+    taken: &'t Taken<'a>,
     numbers: BTreeMap<u16, PublicKey>,
     epoch_ids: BTreeSet<[u8; 32]>,
     ranks: Vec<Rank>,
@@ -48,20 +57,32 @@ struct Judge<'a, 't> {
 
 /// Weighs all of a graph.
 pub(crate) fn weigh<'a>(root: &'a PublicKey, graph: &'a Graph) -> Weighed<'a> {
-    let mut taken = Vec::new();
+    let mut taken = Taken::default();
     loop {
         let judge = Judge::run(root, &graph.nodes, &taken);
         let next = judge.next_revocation();
         let weighed = judge.weighed;
         match next {
-            Some(next) => taken.push(next),
-            None => return Weighed { revocations: taken, ..weighed },
+            Some((next, device)) => taken.add(next, device),
+            None => return Weighed { revocations: taken.order, ..weighed },
         }
     }
 }
 
+impl<'a> Taken<'a> {
+    fn add(&mut self, index: usize, device: &'a PublicKey) {
+        self.order.push(index);
+        self.all.insert(index);
+        self.by_device.entry(device).or_default().push(index);
+    }
+
+    fn of(&self, device: &PublicKey) -> &[usize] {
+        self.by_device.get(device).map_or(&[], |some| some)
+    }
+}
+
 impl<'a, 't> Judge<'a, 't> {
-    fn run(root: &'a PublicKey, nodes: &'a [Node], taken: &'t [usize]) -> Self {
+    fn run(root: &'a PublicKey, nodes: &'a [Node], taken: &'t Taken<'a>) -> Self {
         let weighed = Weighed {
             verdicts: Vec::new(),
             revocations: Vec::new(),
@@ -80,7 +101,7 @@ impl<'a, 't> Judge<'a, 't> {
         for (index, node) in nodes.iter().enumerate() {
             let rank = judge.rank(node);
             judge.ranks.push(rank.unwrap_or((u32::MAX, u16::MAX)));
-            let verdict = match (taken.contains(&index), rank) {
+            let verdict = match (taken.all.contains(&index), rank) {
                 (true, _) => Ok(()),
                 (false, None) => Err("its author was no admin"),
                 (false, Some(rank)) => judge.judge(index, node, rank),
@@ -90,12 +111,12 @@ impl<'a, 't> Judge<'a, 't> {
         judge
     }
 
-    /// The next revocation to take, if one stands that was not taken.
-    fn next_revocation(&self) -> Option<usize> {
+    /// The next revocation to take, if one stands that was not taken, and whom it revokes.
+    fn next_revocation(&self) -> Option<(usize, &'a PublicKey)> {
         let stands = |index: &usize| {
             self.weighed.verdicts[*index].is_ok()
-                && !self.taken.contains(index)
-                && matches!(self.nodes[*index].change, Ok(Change::Revoke { .. }))
+                && !self.taken.all.contains(index)
+                && self.revoked_by(*index).is_some()
         };
         let open: Vec<usize> = (0..self.nodes.len()).filter(stands).collect();
         let key = |index: &usize| (self.ranks[*index], self.nodes[*index].head.hash);
@@ -103,7 +124,8 @@ impl<'a, 't> Judge<'a, 't> {
         let seen = |by: usize, index: usize| self.nodes[by].has_seen(index);
         // What the most senior had seen happened before; it is taken first.
         let first = |i: &usize| seen(top, *i) && !open.iter().any(|o| o != i && seen(*i, *o));
-        open.iter().copied().filter(first).min_by_key(key)
+        let next = open.iter().copied().filter(first).min_by_key(key)?;
+        Some((next, self.revoked_by(next)?))
     }
 
     /// The rank of the node's author, if they are the root or were an admin by what they had seen.
@@ -119,8 +141,7 @@ impl<'a, 't> Judge<'a, 't> {
 
     fn judge(&mut self, index: usize, node: &'a Node, rank: Rank) -> Verdict {
         let change = node.change.as_ref().map_err(|why| *why)?;
-        let cut = |by: usize| self.revoked_by(by) == Some(node.author());
-        if self.taken.iter().any(|by| cut(*by) && !self.nodes[*by].has_seen(index)) {
+        if self.taken.of(node.author()).iter().any(|by| !self.nodes[*by].has_seen(index)) {
             return Err("its author was revoked");
         }
         match change {
@@ -132,8 +153,13 @@ impl<'a, 't> Judge<'a, 't> {
                 self.weighed.additions.entry(*device).or_default().push(addition);
                 Ok(())
             }
-            Change::Revoke { device, .. } if self.was_added(node, device) => Ok(()),
-            Change::Revoke { .. } => Err("it revokes no device of the drive"),
+            Change::Revoke { device, .. } if !self.was_added(node, device) => {
+                Err("it revokes no device of the drive")
+            }
+            Change::Revoke { last, .. } if last.is_sorted_by(|a, b| a.instance < b.instance) => {
+                Ok(())
+            }
+            Change::Revoke { .. } => Err("its last commits are out of order"),
             Change::Epoch(epoch) => {
                 self.judge_epoch(node, epoch)?;
                 self.epoch_ids.insert(epoch.id.0);
@@ -199,11 +225,10 @@ impl<'a, 't> Judge<'a, 't> {
     }
 
     fn was_revoked(&self, node: &Node, device: &PublicKey) -> bool {
-        let revokes = |by: &&usize| self.revoked_by(**by) == Some(device);
-        self.taken.iter().filter(revokes).any(|by| node.has_seen(*by))
+        self.taken.of(device).iter().any(|by| node.has_seen(*by))
     }
 
-    fn revoked_by(&self, index: usize) -> Option<&PublicKey> {
+    fn revoked_by(&self, index: usize) -> Option<&'a PublicKey> {
         match &self.nodes[index].change {
             Ok(Change::Revoke { device, .. }) => Some(device),
             _ => None,

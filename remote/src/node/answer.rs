@@ -1,8 +1,8 @@
 //! Answers: one request of a welcomed session, from its head to the end of the reply.
 //!
-//! Memory is bounded before it is used: puts stream to disk from a limited number of slots, answers
-//! take room from a common budget until they are sent. Whatever a peer does not do in time ends
-//! its request.
+//! Memory is bounded before it is used: puts stream to disk from a limited number of slots, what is
+//! asked and what is answered take room, first out of the device's share, then out of the drive's,
+//! then out of all, until the answer is sent. Whatever a peer does not do in time ends its request.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,23 +10,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::blob::BlobId;
-use crate::entry::ENTRY_BYTES_MAX;
+use crate::entry::{ENTRY_BYTES_MAX, Head};
 use crate::error::{Error, Result};
 use crate::logs::{Logs, READ_BYTES_MAX, WATCH_MS_MAX};
 use crate::node::keeper::Keeper;
-use crate::node::pace::{Paced, patience};
+use crate::node::pace::{Budget, Paced, patience};
 use crate::node::pieces::{Part, parts};
-use crate::node::session::Session;
+use crate::node::session::{Session, Share};
 use crate::proof::slice_len;
 use crate::store::{Body, Slice, Store};
 use crate::wire::record::{self, Want};
 use crate::wire::{
-    Answer, Call, Fault, GET_BYTES_MAX, HEADS_MAX, LIST_MAX, Reply, Request, WANTED_BYTES_MAX,
-    frame, slice_max,
+    Answer, Call, Fault, GET_BYTES_MAX, HEADS_MAX, LIST_MAX, Reply, Request, frame, reset,
+    slice_max,
 };
 
 /// Wants are proven in parts of this many, each a task, so that both disk and cores are used.
@@ -36,35 +37,48 @@ const WANTS_PER_TASK: usize = 64;
 enum Outcome {
     /// An answer with its body, and the room it takes.
     Whole { answer: Answer, body: Bytes, _room: Option<Room> },
-    /// A slice that is made while it is sent.
-    Slice { id: BlobId, bytes: u64, parts: Vec<Part> },
+    /// A slice of which the rest is made while the first part is sent.
+    Slice { id: BlobId, bytes: u64, parts: Vec<Part>, first: Proven },
 }
 
-/// Memory granted for a part of an answer: first out of the device's share, then out of all.
-type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// What was granted: out of the device's share, out of its drive's, and out of all.
+type Room = [OwnedSemaphorePermit; 3];
+
+/// The slice of one part, and the room it takes; none behind the last.
+type Proven = Option<(Bytes, Room)>;
+
+/// Where a reply broke off.
+enum Broken {
+    /// On its way.
+    Link(Error),
+    /// While the rest of it was made.
+    Disk(Error),
+}
 
 impl Outcome {
     fn done() -> Self {
-        Self::body(Bytes::new(), None)
+        Self::answer(Answer::Done)
     }
 
     fn answer(answer: Answer) -> Self {
         Self::Whole { answer, body: Bytes::new(), _room: None }
     }
 
-    fn body(body: impl Into<Bytes>, room: Option<Room>) -> Self {
-        Self::Whole { answer: Answer::Done, body: body.into(), _room: room }
+    fn body(body: impl Into<Bytes>, room: Room) -> Self {
+        Self::Whole { answer: Answer::Done, body: body.into(), _room: Some(room) }
     }
 }
 
 /// Serves one stream.
-pub(super) async fn serve<R, W>(keeper: Arc<Keeper>, session: Arc<Session>, mut from: R, to: W)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Unpin,
-{
+pub(super) async fn serve(
+    keeper: Arc<Keeper>,
+    session: Arc<Session>,
+    mut from: RecvStream,
+    mut to: SendStream,
+) {
     let wait = Duration::from_millis(keeper.config.limits.hello_ms);
     let head = tokio::time::timeout(wait, frame::read_head::<Request>(&mut from, "request")).await;
+    let mut asking = None;
     let outcome = match head {
         Err(_) => return,
         Ok(Err(error @ Error::Unreachable(_))) => {
@@ -76,7 +90,7 @@ where
             session.requests.fetch_add(1, Ordering::Relaxed);
             keeper.metrics.request(request.call.name());
             tracing::trace!(device = %session.device, call = request.call.name(), "asked");
-            carry_out(&keeper, &session, request, from).await
+            carry_out(&keeper, &session, request, from, &mut asking).await
         }
     };
     let outcome = outcome.unwrap_or_else(|error| {
@@ -84,41 +98,50 @@ where
         log(&session, &error);
         Outcome::answer(Answer::Failed(Fault::from(&error)))
     });
-    if let Err(error) = reply(&keeper, &session, to, outcome).await {
-        tracing::debug!(%error, "the reply did not arrive");
+    match reply(&keeper, &session, &mut to, outcome).await {
+        Ok(()) => {}
+        Err(Broken::Link(error)) => tracing::debug!(%error, "the reply did not arrive"),
+        Err(Broken::Disk(error)) => {
+            keeper.metrics.failure(&error);
+            log(&session, &error);
+            let code = if error.is_corrupt() { reset::CORRUPT } else { reset::FAILED };
+            // It ended by itself if this fails.
+            let _ = to.reset(VarInt::from_u32(code));
+        }
     }
+    drop(asking);
 }
 
-async fn reply<W: AsyncWrite + Unpin>(
+async fn reply(
     keeper: &Keeper,
     session: &Session,
-    mut to: W,
+    to: &mut SendStream,
     outcome: Outcome,
-) -> Result<()> {
+) -> Result<(), Broken> {
     match outcome {
         Outcome::Whole { answer, body, _room } => {
             let head = Reply { answer, body: body.len() as u64 };
-            send(keeper, head.body, frame::send(&mut to, &head, &body)).await?;
+            send(keeper, head.body, frame::send(to, &head, &body)).await?;
         }
-        Outcome::Slice { id, bytes, parts } => {
+        Outcome::Slice { id, bytes, parts, first } => {
             let head = Reply { answer: Answer::Done, body: bytes };
-            send(keeper, 0, frame::send(&mut to, &head, &[])).await?;
-            let mut next = prove(keeper, session, id, parts.first()).await?;
+            send(keeper, 0, frame::send(to, &head, &[])).await?;
+            let mut next = first;
             for at in 1.. {
                 let Some((part, room)) = next else { break };
                 let sent = async {
-                    send(keeper, part.len() as u64, frame::send_bytes(&mut to, &part)).await?;
+                    send(keeper, part.len() as u64, frame::send_bytes(to, &part)).await?;
                     drop(room);
-                    Ok::<_, Error>(())
+                    Ok::<_, Broken>(())
                 };
                 // The next part is proven while this one travels.
                 let (sent, proven) = tokio::join!(sent, prove(keeper, session, id, parts.get(at)));
                 sent?;
-                next = proven?;
+                next = proven.map_err(Broken::Disk)?;
             }
         }
     }
-    send(keeper, 0, frame::end(&mut to)).await
+    send(keeper, 0, frame::end(to)).await
 }
 
 /// Sends so many bytes in the time they may take.
@@ -126,9 +149,9 @@ async fn send(
     keeper: &Keeper,
     bytes: u64,
     sending: impl Future<Output = Result<()>>,
-) -> Result<()> {
+) -> Result<(), Broken> {
     let sent = tokio::time::timeout(patience(bytes), sending).await;
-    sent.unwrap_or_else(|_| Err(timed_out(bytes)))?;
+    sent.unwrap_or_else(|_| Err(timed_out(bytes))).map_err(Broken::Link)?;
     keeper.metrics.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     Ok(())
 }
@@ -139,29 +162,37 @@ async fn prove(
     session: &Session,
     id: BlobId,
     part: Option<&Part>,
-) -> Result<Option<(Bytes, Room)>> {
+) -> Result<Proven> {
     let Some(part) = part else { return Ok(None) };
     let room = room(keeper, session, slice_max(part.range.end - part.range.start)).await;
-    let slice = session.space.blobs().get(id, part.range.clone()).await?;
-    Ok(Some((slice.0.slice(part.skip..), room)))
+    let mut slice = session.space.blobs().get(id, part.range.clone()).await?.0;
+    // The length written beside a blob can rot, too; then its slice is another than was announced.
+    let corrupt = Error::Corrupt { id, offset: part.range.start };
+    let len = slice_len(part.of, &part.range);
+    if slice.len() as u64 != len || !slice.starts_with(&part.of.to_le_bytes()) {
+        return Err(corrupt);
+    }
+    Ok(Some((slice.split_off(part.skip), room)))
 }
 
-async fn carry_out<R>(
+/// Does what is asked; the room that the request takes is left with the caller until it is answered.
+async fn carry_out(
     keeper: &Arc<Keeper>,
     session: &Arc<Session>,
     request: Request,
-    mut from: R,
-) -> Result<Outcome>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    session.share.pace.take(1).await;
+    mut from: RecvStream,
+    asking: &mut Option<Room>,
+) -> Result<Outcome> {
+    session.own.pace.take(1).await;
     let Request { call, body } = request;
     if body > call.body_max() {
         return Err(Error::malformed("request", "its body is longer than such a request may have"));
     }
     if let Call::Put { id } = call {
         return put(keeper, session, id, body, from).await;
+    }
+    if body > 0 {
+        *asking = Some(granted(keeper, session, body, |share| &share.requests).await);
     }
     let max = call.body_max();
     let bytes =
@@ -172,12 +203,15 @@ where
         Call::Get { id, start, end } => get(keeper, session, id, start..end).await,
         Call::GetMany => get_many(keeper, session, record::read_wants(&bytes)?).await,
         Call::Has => {
-            let found = space.blobs().has(&record::read_ids(&bytes)?).await?;
-            Ok(Outcome::body(record::write_lengths(&found), None))
+            let ids = record::read_ids(&bytes)?;
+            let room = room(keeper, session, ids.len() as u64 * 8).await;
+            let found = space.blobs().has(&ids).await?;
+            Ok(Outcome::body(record::write_lengths(&found), room))
         }
         Call::List { after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(LIST_MAX).min(LIST_MAX);
-            Ok(Outcome::body(record::write_held(&space.blobs().list(after, limit).await?), None))
+            let room = room(keeper, session, (limit * record::HELD_BYTES) as u64).await;
+            Ok(Outcome::body(record::write_held(&space.blobs().list(after, limit).await?), room))
         }
         Call::Delete { id } => {
             space.delete(id, keeper.config.retain_ms).await?;
@@ -194,34 +228,25 @@ where
             let bytes_max = bytes_max.min(READ_BYTES_MAX);
             let room = room(keeper, session, bytes_max.max(ENTRY_BYTES_MAX as u64)).await;
             let entries = space.logs().read(log, from, bytes_max).await?;
-            Ok(Outcome::body(record::write_entries(&entries), Some(room)))
+            Ok(Outcome::body(record::write_entries(&entries), room))
         }
-        Call::Heads => heads(space.logs().heads().await?),
+        Call::Heads => heads(keeper, session).await,
         Call::Watch { timeout_ms } => {
-            let seen = record::read_heads(&bytes)?;
-            let timeout_ms = timeout_ms.min(WATCH_MS_MAX);
-            tokio::select! {
-                now = space.logs().watch(seen, timeout_ms) => heads(now?),
-                () = keeper.stopped() => heads(space.logs().heads().await?),
-            }
+            watch(keeper, session, record::read_heads(&bytes)?, timeout_ms).await
         }
         Call::Hello { .. } => Err(Error::malformed("request", "hello was said already")),
         Call::Put { .. } => unreachable!("handled above"),
     }
 }
 
-async fn put<R>(
+async fn put(
     keeper: &Keeper,
     session: &Session,
     id: BlobId,
     len: u64,
-    from: R,
-) -> Result<Outcome>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    let _own = session.share.puts.acquire().await.expect("the semaphore is never closed");
-    let _slot = keeper.puts.acquire().await.expect("the semaphore is never closed");
+    from: RecvStream,
+) -> Result<Outcome> {
+    let _slot = granted(keeper, session, 1, |share| &share.puts).await;
     let body = Body::stream(len, Box::new(Paced::new(from.take(len), len)));
     session.space.put(id, body).await?;
     keeper.metrics.bytes_in.fetch_add(len, Ordering::Relaxed);
@@ -238,14 +263,17 @@ async fn get(keeper: &Keeper, session: &Session, id: BlobId, range: Range<u64>) 
     let len = found.first().copied().flatten().ok_or(Error::Missing(id))?;
     keeper.metrics.slices.fetch_add(1, Ordering::Relaxed);
     let bytes = slice_len(len, &range);
-    Ok(Outcome::Slice { id, bytes, parts: parts(len, range) })
+    let parts = parts(len, range);
+    // Before the head is sent, so that what is wrong with it can still be said.
+    let first = prove(keeper, session, id, parts.first()).await?;
+    Ok(Outcome::Slice { id, bytes, parts, first })
 }
 
 async fn get_many(keeper: &Keeper, session: &Arc<Session>, wants: Vec<Want>) -> Result<Outcome> {
     let count = u32::try_from(wants.len()).expect("wants are few");
-    session.share.pace.take(count).await;
+    session.own.pace.take(count).await;
     let bytes = wants.iter().map(|w| slice_max(w.range.end - w.range.start)).sum::<u64>();
-    let room = room(keeper, session, bytes.min(2 * WANTED_BYTES_MAX)).await;
+    let room = room(keeper, session, bytes).await;
     let tasks: Vec<_> = wants
         .chunks(WANTS_PER_TASK)
         .map(|part| tokio::spawn(prove_all(session.clone(), part.to_vec())))
@@ -257,7 +285,7 @@ async fn get_many(keeper: &Keeper, session: &Arc<Session>, wants: Vec<Want>) -> 
         }
     }
     keeper.metrics.slices.fetch_add(count.into(), Ordering::Relaxed);
-    Ok(Outcome::body(body, Some(room)))
+    Ok(Outcome::body(body, room))
 }
 
 async fn prove_all(session: Arc<Session>, wants: Vec<Want>) -> Vec<Result<Slice>> {
@@ -268,25 +296,56 @@ async fn prove_all(session: Arc<Session>, wants: Vec<Want>) -> Vec<Result<Slice>
     items
 }
 
-async fn append(keeper: &Keeper, session: &Session, entry: Bytes) -> Result<Outcome> {
+async fn append(keeper: &Arc<Keeper>, session: &Session, entry: Bytes) -> Result<Outcome> {
     let len = entry.len() as u64;
-    if session.space.append(entry).await? {
-        keeper.sessions.cut_revoked(&session.space).await;
-    }
+    let space = session.space.clone();
+    keeper.carry(&session.space, async move { space.append(entry).await }).await?;
     keeper.metrics.bytes_in.fetch_add(len, Ordering::Relaxed);
     Ok(Outcome::done())
 }
 
-fn heads(heads: Vec<crate::entry::Head>) -> Result<Outcome> {
+async fn heads(keeper: &Keeper, session: &Session) -> Result<Outcome> {
+    let logs = session.space.logs();
+    let room = room(keeper, session, (logs.count() * record::HEAD_BYTES) as u64).await;
+    let heads = logs.heads().await?;
     assert!(heads.len() <= HEADS_MAX, "a space takes no more logs");
-    Ok(Outcome::body(record::write_heads(&heads), None))
+    Ok(Outcome::body(record::write_heads(&heads), room))
 }
 
-/// Waits for room for so many bytes.
+/// Waits for other heads than those seen, or for the next watch of the same connection: one that
+/// nobody waits for any longer holds no memory.
+async fn watch(
+    keeper: &Keeper,
+    session: &Session,
+    seen: Vec<Head>,
+    timeout_ms: u64,
+) -> Result<Outcome> {
+    session.watches.send_modify(|count| *count += 1);
+    let mut newer = session.watches.subscribe();
+    tokio::select! {
+        changed = session.space.logs().watch(seen, timeout_ms.min(WATCH_MS_MAX)) => drop(changed?),
+        _ = newer.changed() => {}
+        () = keeper.stopped() => {}
+    }
+    heads(keeper, session).await
+}
+
+/// Waits for room for so many bytes of an answer.
 async fn room(keeper: &Keeper, session: &Session, bytes: u64) -> Room {
+    granted(keeper, session, bytes, |share| &share.answers).await
+}
+
+/// Waits for a part of some budget.
+async fn granted(
+    keeper: &Keeper,
+    session: &Session,
+    size: u64,
+    budget: fn(&Share) -> &Budget,
+) -> Room {
     // The device's share comes first: who waits for it holds nothing of what others need.
-    let own = session.share.answers.take(bytes).await;
-    (own, keeper.answers.take(bytes).await)
+    let own = budget(&session.own.share).take(size).await;
+    let drive = budget(&session.drive).take(size).await;
+    [own, drive, budget(&keeper.share).take(size).await]
 }
 
 fn timed_out(bytes: u64) -> Error {

@@ -105,6 +105,8 @@ enum Command {
 /// Runs the program; the exit code is one of CLI's table.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Nothing this program makes is anybody else's to read.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     start_log(&cli);
     match run(&cli) {
         Ok(code) => code,

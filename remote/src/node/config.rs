@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use crate::env::Env;
 use crate::link::url::DEFAULT_PORT;
 
+/// How long blobs are held by default: thirty days, within which a theft or a ransom is noticed.
+pub const RETAIN_MS: u64 = 30 * 86_400_000;
+
 /// Everything a node needs to start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,7 +22,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Bytes of each drive whose authorisation names no quota; none is no limit.
     pub quota: Option<u64>,
-    /// How long a blob is held against deletion, by the node's own clock.
+    /// How long a blob is held against deletion, by the node's own clock. Only where the keeper
+    /// chose less than [`RETAIN_MS`] is anything deleted at a device's word.
     pub retain_ms: u64,
     /// The bounds.
     pub limits: Limits,
@@ -27,10 +31,12 @@ pub struct Config {
     pub env: Env,
 }
 
-/// Bounds of a node; the configured bound is the bound.
+/// Bounds of a node; the configured bound is the bound. Of slots and memory one drive may have half
+/// and one device a quarter, so that neither a device nor a drive that makes many of them stops
+/// all others.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections that said hello.
+    /// Connections that said hello, an eighth of them of one drive.
     pub connections: usize,
     /// Of them, by one device: an engine, a few commands, and what lingers after a break.
     pub connections_per_device: usize,
@@ -40,11 +46,12 @@ pub struct Limits {
     pub hello_ms: u64,
     /// Requests (and wanted slices) of one device in a second, over a burst of as many.
     pub requests_per_s: u32,
-    /// Puts that are written at a time, half of them for one device; the others wait with their
-    /// bytes unread.
+    /// Puts that are written at a time; the others wait with their bytes unread.
     pub puts: usize,
-    /// Bytes of answers in memory; one device may have a quarter of them.
+    /// Bytes of answers in memory.
     pub answer_bytes: u64,
+    /// Bytes of requests in memory, puts not counted; a quarter is the longest there is.
+    pub request_bytes: u64,
     /// How long requests may take to finish when the node stops.
     pub drain_ms: u64,
 }
@@ -58,7 +65,7 @@ impl Config {
             advertise: None,
             http: None,
             quota: None,
-            retain_ms: 0,
+            retain_ms: RETAIN_MS,
             limits: Limits::default(),
             env: Env::real(),
         }
@@ -73,8 +80,9 @@ impl Default for Limits {
             pending: 256,
             hello_ms: 10_000,
             requests_per_s: 50_000,
-            puts: 16,
+            puts: 32,
             answer_bytes: 24 << 20,
+            request_bytes: 16 << 20,
             drain_ms: 10_000,
         }
     }

@@ -13,6 +13,10 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::node::keeper::Keeper;
+use crate::thread::on_a_thread;
+
+/// The file in the store that is written to see whether one can.
+const TOUCHED: &str = "touched";
 
 /// Listens and serves until aborted.
 pub(super) async fn start(
@@ -38,11 +42,13 @@ async fn healthz(State(keeper): State<Arc<Keeper>>) -> impl IntoResponse {
     if *keeper.stopping.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
-    match keeper.gauges().await {
-        Ok(_) => (StatusCode::OK, "ok\n"),
+    // A disk that is gone or read-only shows only to who writes.
+    let asked = keeper.clone();
+    match on_a_thread(move || asked.place.write(TOUCHED, b"")).await {
+        Ok(()) => (StatusCode::OK, "ok\n"),
         Err(error) => {
             tracing::error!(%error, "not healthy");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be read\n")
+            (StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be written\n")
         }
     }
 }

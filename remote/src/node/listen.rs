@@ -34,6 +34,19 @@ struct Pending {
     tasks: VecDeque<(u64, AbortHandle)>,
 }
 
+/// Takes its connection off the list when dropped, also by a panic.
+struct Waiting {
+    pending: Arc<Mutex<Pending>>,
+    id: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.tasks.retain(|(other, _)| *other != self.id);
+    }
+}
+
 /// Accepts connections until the node stops, then waits for their requests.
 pub(super) async fn run(endpoint: Endpoint, keeper: Arc<Keeper>) {
     let pending = Arc::new(Mutex::new(Pending::default()));
@@ -90,8 +103,9 @@ async fn connection(
 ) {
     let address = incoming.remote_address();
     let wait = Duration::from_millis(keeper.config.limits.hello_ms);
+    let waiting = Waiting { pending, id };
     let welcomed = tokio::time::timeout(wait, welcome(incoming, &keeper)).await;
-    pending.lock().unwrap_or_else(PoisonError::into_inner).tasks.retain(|(other, _)| *other != id);
+    drop(waiting);
     match welcomed {
         Ok(Ok((connection, ticket))) => {
             tracing::debug!(%address, device = %ticket.0.device, "welcomed");
@@ -100,6 +114,7 @@ async fn connection(
         }
         Ok(Err(error)) => {
             keeper.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+            keeper.metrics.failure(&error);
             tracing::info!(%address, %error, "turned away");
         }
         Err(_) => {
@@ -114,6 +129,7 @@ async fn welcome(incoming: Incoming, keeper: &Arc<Keeper>) -> Result<(Connection
     let broken = |e: quinn::ConnectionError| Error::Unreachable(e.to_string());
     let connection = incoming.accept().map_err(broken)?.await.map_err(broken)?;
     let (mut to, mut from) = connection.accept_bi().await.map_err(broken)?;
+    keeper.metrics.request("hello");
     let decided = gate::hello(keeper, &connection, &mut from).await;
     let answer = match &decided {
         Ok(_) => Answer::Welcome { version: VERSION },
@@ -121,7 +137,6 @@ async fn welcome(incoming: Incoming, keeper: &Arc<Keeper>) -> Result<(Connection
     };
     if decided.is_ok() {
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(quic::STREAMS_MAX));
-        connection.set_receive_window(VarInt::from_u32(quic::CONNECTION_WINDOW));
     }
     let said = async {
         frame::send(&mut to, &Reply { answer, body: 0 }, &[]).await?;

@@ -58,23 +58,33 @@ impl Bucket {
     }
 }
 
-/// Memory that is granted before it is used.
+/// Memory, or slots, granted before they are used.
 #[derive(Debug)]
 pub(super) struct Budget {
     units: u32,
+    unit: u64,
     free: Arc<Semaphore>,
 }
 
 impl Budget {
     /// So many bytes.
-    pub(super) fn new(bytes: u64) -> Self {
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
-        Self { units, free: Arc::new(Semaphore::new(units as usize)) }
+    pub(super) fn bytes(bytes: u64) -> Self {
+        Self::new(bytes, BUDGET_UNIT)
     }
 
-    /// Waits until so many bytes are free; whoever wants more than there are waits for all.
-    pub(super) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+    /// So many slots.
+    pub(super) fn slots(slots: usize) -> Self {
+        Self::new(slots as u64, 1)
+    }
+
+    fn new(size: u64, unit: u64) -> Self {
+        let units = u32::try_from(size.div_ceil(unit)).unwrap_or(u32::MAX);
+        Self { units, unit, free: Arc::new(Semaphore::new(units as usize)) }
+    }
+
+    /// Waits until so much is free; whoever wants more than there is waits for all.
+    pub(super) async fn take(&self, size: u64) -> OwnedSemaphorePermit {
+        let units = u32::try_from(size.div_ceil(self.unit)).unwrap_or(u32::MAX);
         let granted = self.free.clone().acquire_many_owned(units.min(self.units)).await;
         granted.expect("the semaphore is never closed")
     }

@@ -19,6 +19,8 @@ const PAIR_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) range: Range<u64>,
+    /// The length of the blob.
+    pub(super) of: u64,
     /// Bytes to leave out at the front of its slice.
     pub(super) skip: usize,
 }
@@ -36,11 +38,11 @@ pub(super) fn parts(len: u64, range: Range<u64>) -> Vec<Part> {
         } else {
             PREFIX_BYTES + PAIR_BYTES * shared(len, top, range.start)
         };
-        parts.push(Part { range: at..end, skip });
+        parts.push(Part { range: at..end, of: len, skip });
         at = end;
     }
     if parts.is_empty() {
-        parts.push(Part { range, skip: 0 });
+        parts.push(Part { range, of: len, skip: 0 });
     }
     parts
 }

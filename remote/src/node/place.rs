@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -38,8 +38,12 @@ impl Place {
         let place = Self { root: root.into() };
         let fresh = !place.root.join("format").exists();
         for dir in [place.root.clone(), place.spaces(), place.authorized(), place.invites()] {
+            if dir.is_dir() {
+                continue;
+            }
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(Error::io(format!("making {}", dir.display())))?;
+            place.hand_over(&File::open(&dir).map_err(Error::io("opening the store"))?)?;
         }
         if fresh {
             place.write("format", format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes())?;
@@ -58,6 +62,7 @@ impl Place {
         let mut options = OpenOptions::new();
         let options = options.create(true).truncate(false).write(true).mode(0o600);
         let file = options.open(&path).map_err(Error::io(what()))?;
+        self.hand_over(&file)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -193,8 +198,20 @@ impl Place {
         let mut options = OpenOptions::new();
         let mut file =
             options.create(true).write(true).truncate(true).mode(0o600).open(&temp).map_err(io())?;
+        self.hand_over(&file)?;
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io())?;
         Ok(temp)
+    }
+
+    /// Gives what root made to the owner of the store: a node that runs as a user of its own could
+    /// not read it.
+    fn hand_over(&self, made: &File) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let io = || Error::io(format!("giving files to the owner of {}", self.root.display()));
+        let owner = fs::metadata(&self.root).map_err(io())?;
+        std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid())).map_err(io())
     }
 }
 
@@ -221,6 +238,24 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "zz").unwrap();
         assert!(place.key(&Env::real()).is_err());
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_store() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root makes files for others");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(4711), Some(4712)).unwrap();
+        let place = Place::open(dir.path()).unwrap();
+        place.key(&Env::real()).unwrap();
+        assert!(!place.is_locked());
+        place.write("invites/x.toml", b"").unwrap();
+        for name in ["format", "node.key", "lock", "invites", "invites/x.toml", "spaces"] {
+            let meta = fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (4711, 4712), "{name}");
+        }
     }
 
     #[test]

@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
-use crate::identity::PublicKey;
+use crate::identity::{DriveId, PublicKey};
 use crate::link::{NodeUrl, quic, tls};
 use crate::node::allow::Allow;
 use crate::node::config::Config;
 use crate::node::keeper::Keeper;
 use crate::node::place::{Lock, Place};
-use crate::node::{http, listen, status};
+use crate::node::{http, listen, session, status};
 use crate::wire::close;
 
 /// Authorisations are read again this often even if the kernel says nothing (network disks).
@@ -50,11 +50,16 @@ impl Node {
         let allow = Allow::open(&place)?;
         let keeper = Keeper::new(config, key.public(), place, allow);
         for (root, grant) in keeper.allow.all() {
-            keeper.space(&root, grant.quota).await?;
+            // One drive that is damaged must not take the node from all others; its devices are
+            // told at hello.
+            if let Err(error) = keeper.space(&root, grant.quota).await {
+                let drive = DriveId::of(&root);
+                tracing::error!(%drive, %error, "a drive does not open and is not served");
+            }
         }
         keeper.invites.sweep(keeper.config.env.wall_ms())?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(&key)?));
-        server.transport_config(quic::transport(1, listen::GATE_WINDOW));
+        server.transport_config(quic::transport(1, listen::GATE_WINDOW, session::STREAM_WINDOW));
         let reset = blake3::derive_key(RESET_CONTEXT, key.seed());
         let env = &keeper.config.env;
         let endpoint = quic::endpoint(keeper.config.listen, Some(server), reset, env)?;
@@ -161,7 +166,7 @@ async fn reload(keeper: Arc<Keeper>) {
             }
             Err(error) => tracing::error!(%error, "authorisations could not be read"),
         }
-        for space in keeper.spaces().await {
+        for space in keeper.spaces() {
             if let Some(grant) = keeper.allow.get(&space.root()) {
                 space.set_quota(grant.quota.or(keeper.config.quota));
             }

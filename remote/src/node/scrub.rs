@@ -1,4 +1,5 @@
-//! Scrub: reads everything that is stored and compares it with its name and its proof tree.
+//! Scrub: reads everything that is stored and compares it with its name: blobs with their proof
+//! trees too, entries with their signatures and the entry before.
 //!
 //! It needs no lock and disturbs no node: blobs never change, so a file that is there is either
 //! right or rotten, and one that goes away meanwhile was deleted.
@@ -12,8 +13,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::blob::BlobId;
+use crate::entry::{Head, LogId};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::identity::DriveId;
+use crate::logs::directory::{entry_path, read_entry, stored};
 use crate::node::place::Place;
 use crate::proof::Hasher;
 use crate::store::directory::OUTBOARD_SUFFIX;
@@ -26,6 +30,8 @@ const STEP_BYTES: usize = 256 << 10;
 pub struct Report {
     /// Blobs read.
     pub blobs: u64,
+    /// Log entries read.
+    pub entries: u64,
     /// Bytes read, proof trees included.
     pub bytes: u64,
     /// What is not as it must be.
@@ -37,8 +43,8 @@ pub struct Report {
 pub struct Damage {
     /// The drive, by id.
     pub drive: String,
-    /// The blob.
-    pub blob: String,
+    /// The blob, or the log's name and the number of an entry.
+    pub object: String,
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -57,29 +63,68 @@ pub fn scrub(
 ) -> Result<Report> {
     let began = env.instant();
     let mut report = Report::default();
+    let mut paced = |report: &Report| {
+        seen(report);
+        if let Some(rate) = rate.filter(|rate| *rate > 0) {
+            let due = Duration::from_secs_f64(report.bytes as f64 / rate as f64);
+            thread::sleep(due.saturating_sub(env.instant().since(began)));
+        }
+    };
     for space in list(&place.spaces())? {
         let drive = name(&space);
-        let mut dirs = vec![space.join("blobs")];
-        while let Some(dir) = dirs.pop() {
-            for path in list(&dir)? {
-                if path.is_dir() {
-                    dirs.push(path);
-                    continue;
-                }
-                let Ok(id) = name(&path).parse::<BlobId>() else { continue };
-                if let Some(why) = check(&path, &id, &mut report) {
-                    let blob = id.to_string();
-                    report.damaged.push(Damage { drive: drive.clone(), blob, path, why });
-                }
-                seen(&report);
-                if let Some(rate) = rate.filter(|rate| *rate > 0) {
-                    let due = Duration::from_secs_f64(report.bytes as f64 / rate as f64);
-                    thread::sleep(due.saturating_sub(env.instant().since(began)));
-                }
+        for path in files(&space.join("blobs"))? {
+            let Ok(id) = name(&path).parse::<BlobId>() else { continue };
+            if let Some(why) = check(&path, &id, &mut report) {
+                let object = id.to_string();
+                report.damaged.push(Damage { drive: drive.clone(), object, path, why });
             }
+            paced(&report);
         }
+        check_logs(&space, &drive, &mut report, &mut paced)?;
     }
     Ok(report)
+}
+
+/// Reads every entry of a drive; `paced` is told of each.
+fn check_logs(
+    space: &Path,
+    drive: &str,
+    report: &mut Report,
+    paced: &mut impl FnMut(&Report),
+) -> Result<()> {
+    let mut id = DriveId([0; 32]);
+    if hex::decode_to_slice(drive, &mut id.0).is_err() || !space.join("logs").is_dir() {
+        return Ok(());
+    }
+    let logs = space.join("logs");
+    // The log, and the head so far; none behind a rotten entry, where the chain begins anew.
+    let mut before: Option<(LogId, Option<Head>)> = None;
+    for (log, number) in stored(&logs)? {
+        let path = entry_path(&logs, &log, number);
+        let head = match before {
+            Some((of, head)) if of == log => head,
+            _ => Some(Head::empty(log)),
+        };
+        let why = match read_entry(&logs, &id, &log, number) {
+            Ok(entry) => {
+                report.bytes += entry.encode().len() as u64;
+                before = Some((log, Some(entry.head())));
+                let follows = head.is_none_or(|head| entry.follows(&head).is_ok());
+                (!follows).then(|| "it does not follow the entry before it".to_owned())
+            }
+            Err(e) => {
+                before = Some((log, None));
+                Some(e.to_string())
+            }
+        };
+        report.entries += 1;
+        if let Some(why) = why {
+            let object = format!("{}/{number}", name(path.parent().unwrap_or(&logs)));
+            report.damaged.push(Damage { drive: drive.to_owned(), object, path, why });
+        }
+        paced(report);
+    }
+    Ok(())
 }
 
 /// Blobs and bytes, proof trees and logs included, of one drive's directory.
@@ -88,18 +133,16 @@ pub fn scrub(
 /// [`Error::Io`] when directories cannot be listed.
 pub fn count(space: &Path) -> Result<(u64, u64)> {
     let (mut blobs, mut bytes) = (0, 0);
-    let mut dirs = vec![space.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for path in list(&dir)? {
-            if path.is_dir() {
-                dirs.push(path);
-                continue;
-            }
-            blobs += u64::from(name(&path).parse::<BlobId>().is_ok());
-            bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
-        }
+    for path in files(space)? {
+        blobs += u64::from(name(&path).parse::<BlobId>().is_ok());
+        bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
     }
     Ok((blobs, bytes))
+}
+
+/// Whether the file at `path` is this blob and its proof tree stands beside it.
+pub(super) fn is_sound(path: &Path, id: &BlobId) -> bool {
+    check(path, id, &mut Report::default()).is_none()
 }
 
 /// What is wrong with one blob, if anything is.
@@ -143,6 +186,17 @@ fn read(path: &Path, report: &mut Report) -> std::io::Result<(BlobId, Vec<u8>)> 
     report.bytes += len;
     let (id, outboard) = hasher.finish().map_err(|e| std::io::Error::other(e.to_string()))?;
     Ok((id, outboard.encode()))
+}
+
+/// Every file below a directory.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        let (below, here): (Vec<_>, Vec<_>) = list(&dir)?.into_iter().partition(|p| p.is_dir());
+        dirs.extend(below);
+        found.extend(here);
+    }
+    Ok(found)
 }
 
 /// What is in a directory, sorted; nothing where there is none.

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quinn::VarInt;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 
 use crate::env::{Env, WallMs};
 use crate::error::{Error, Result};
 use crate::identity::PublicKey;
+use crate::link::quic;
 use crate::node::config::Limits;
 use crate::node::pace::{Bucket, Budget};
 use crate::node::space::Space;
@@ -18,6 +19,15 @@ use crate::wire::close;
 
 /// When a device with too many connections should try again.
 const RETRY_MS: u64 = 2_000;
+
+/// What the first connections of a drive may have under way in either direction: those after them
+/// get ever less, for what lies unread or unacknowledged is in no other budget.
+const DRIVE_WINDOW: u64 = 32 << 20;
+const WINDOW_MAX: u64 = quic::CONNECTION_WINDOW as u64;
+const WINDOW_MIN: u64 = 2 << 20;
+/// What a stream may bring ahead of the reader: little beside a connection's window, since requests
+/// that wait for their slot hold it while those that have one still need room to come in.
+pub(super) const STREAM_WINDOW: u32 = 512 << 10;
 
 /// One welcomed connection.
 pub(super) struct Session {
@@ -27,20 +37,31 @@ pub(super) struct Session {
     pub(super) address: SocketAddr,
     pub(super) since: WallMs,
     pub(super) requests: AtomicU64,
-    pub(super) share: Arc<Share>,
+    /// What the device has, and what its drive has.
+    pub(super) own: Arc<Own>,
+    pub(super) drive: Arc<Share>,
+    /// Counts watches: a newer one ends the one before it.
+    pub(super) watches: watch::Sender<u64>,
     connection: quinn::Connection,
     all: Weak<Sessions>,
 }
 
 /// What all connections of one device have together, so that a slow or greedy device slows only
 /// itself.
-pub(super) struct Share {
-    /// Requests.
+pub(super) struct Own {
+    /// How fast it may ask.
     pub(super) pace: Bucket,
-    /// Room for answers: a quarter of all.
+    pub(super) share: Share,
+}
+
+/// Slots and memory: a device's, its drive's, or all there are.
+pub(super) struct Share {
+    /// Room for what is asked.
+    pub(super) requests: Budget,
+    /// Room for answers.
     pub(super) answers: Budget,
-    /// Slots for puts: half of all.
-    pub(super) puts: Semaphore,
+    /// Slots for puts.
+    pub(super) puts: Budget,
 }
 
 /// All welcomed connections.
@@ -69,11 +90,12 @@ impl Session {
 }
 
 impl Share {
-    fn new(limits: &Limits, env: &Env) -> Self {
+    /// One part in `parts` of all there is.
+    pub(super) fn new(limits: &Limits, parts: usize) -> Self {
         Self {
-            pace: Bucket::new(limits.requests_per_s, env),
-            answers: Budget::new(limits.answer_bytes / 4),
-            puts: Semaphore::new(limits.puts.div_ceil(2)),
+            requests: Budget::bytes(limits.request_bytes / parts as u64),
+            answers: Budget::bytes(limits.answer_bytes / parts as u64),
+            puts: Budget::slots(limits.puts.div_ceil(parts)),
         }
     }
 }
@@ -92,13 +114,26 @@ impl Sessions {
         env: &Env,
     ) -> Result<Ticket> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let own: Vec<_> = open.values().filter(|s| s.device == device).collect();
-        let (many, full) = (own.len(), open.len() >= self.limits.connections);
-        if full || many >= self.limits.connections_per_device {
+        let of_drive = || open.values().filter(|s| s.space.drive() == space.drive());
+        let of_device = || of_drive().filter(|s| s.device == device);
+        let Limits { connections, connections_per_device, requests_per_s, .. } = self.limits;
+        let siblings = of_drive().count();
+        if open.len() >= connections
+            || siblings >= connections.div_ceil(8)
+            || of_device().count() >= connections_per_device
+        {
             return Err(Error::Busy { retry_ms: RETRY_MS });
         }
-        let fresh = || Arc::new(Share::new(&self.limits, env));
-        let share = own.first().map_or_else(fresh, |session| session.share.clone());
+        let fresh_own = || {
+            let (pace, share) = (Bucket::new(requests_per_s, env), Share::new(&self.limits, 4));
+            Arc::new(Own { pace, share })
+        };
+        let own = of_device().next().map_or_else(fresh_own, |session| session.own.clone());
+        let fresh = || Arc::new(Share::new(&self.limits, 2));
+        let drive = of_drive().next().map_or_else(fresh, |session| session.drive.clone());
+        let window = (DRIVE_WINDOW / (siblings as u64 + 1)).clamp(WINDOW_MIN, WINDOW_MAX);
+        connection.set_receive_window(VarInt::from_u32(window as u32));
+        connection.set_send_window(window);
         let session = Arc::new(Session {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             device,
@@ -106,7 +141,9 @@ impl Sessions {
             address: connection.remote_address(),
             since: env.wall_ms(),
             requests: AtomicU64::new(0),
-            share,
+            own,
+            drive,
+            watches: watch::Sender::new(0),
             connection,
             all: Arc::downgrade(self),
         });

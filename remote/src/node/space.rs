@@ -3,31 +3,28 @@
 //! Every byte is reserved in the ledger before the first one is taken. Membership entries have an
 //! allowance of their own, because revoking a device must work in a full space.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, RwLock};
 
 use crate::blob::BlobId;
-use crate::entry::{Entry, LogId, LogKind};
+use crate::entry::{Entry, Head, LogKind};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::identity::{DriveId, PublicKey};
 use crate::logs::directory::DirectoryLogs;
 use crate::logs::{Logs, READ_BYTES_MAX};
 use crate::member::Membership;
+use crate::node::config::RETAIN_MS;
 use crate::node::ledger::{Ledger, Turns};
+use crate::node::roll::{Roll, check_logs, decoded};
+use crate::node::scrub;
 use crate::proof::Outboard;
 use crate::store::directory::DirectoryStore;
 use crate::store::{Body, Space as Used, Store};
-
-/// What a drive's membership may take: some thousand devices and a hundred epochs of many wraps.
-const MEMBERSHIP_BYTES_MAX: u64 = 32 << 20;
-/// Logs of one drive; each device has two for each of its lives.
-const LOGS_MAX: usize = crate::wire::HEADS_MAX;
+use crate::thread::on_a_thread;
 
 /// One drive's blobs, logs, membership and quota.
 pub(super) struct Space {
@@ -36,15 +33,14 @@ pub(super) struct Space {
     env: Env,
     blobs: DirectoryStore,
     logs: DirectoryLogs,
+    /// What the roll makes, for those who only ask.
     membership: RwLock<Arc<Membership>>,
     /// Blobs with their outboards, and commit logs.
     ledger: Arc<Ledger>,
     /// Who puts or deletes a blob holds its turn, so that each byte is counted once.
     turns: Turns<BlobId>,
-    /// Bytes of membership logs.
-    member_bytes: AtomicU64,
-    /// One append at a time, so that what was checked still holds when it is written.
-    appending: Mutex<()>,
+    /// Held over every append, so that what was checked still holds when it is written.
+    roll: Mutex<Roll>,
 }
 
 impl Space {
@@ -52,31 +48,25 @@ impl Space {
     pub(super) async fn open(dir: PathBuf, root: PublicKey, env: &Env) -> Result<Arc<Self>> {
         let drive = DriveId::of(&root);
         let (at, world) = (dir.clone(), env.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let (blobs, logs) = on_a_thread(move || {
             let blobs = DirectoryStore::open(&at.join("blobs"), &world)?;
-            let logs = DirectoryLogs::open(&at.join("logs"), drive)?;
-            Ok::<_, Error>((blobs, logs))
-        });
-        let (blobs, logs) = opened.await.expect("opening a space does not panic")?;
-        let mut space = Self {
+            Ok((blobs, DirectoryLogs::open(&at.join("logs"), drive)?))
+        })
+        .await?;
+        let roll = Roll::open(drive, root, stored_roll(drive, &logs).await?).await?;
+        let log_bytes = on_a_thread(move || Ok(dir_bytes(&dir.join("logs")))).await?;
+        let used = blobs.space().await?.used + log_bytes.saturating_sub(roll.bytes());
+        Ok(Arc::new(Self {
             drive,
             root,
             env: env.clone(),
             blobs,
             logs,
-            membership: RwLock::new(Arc::new(Membership::replay(drive, &root, &[])?)),
-            ledger: Ledger::new(0),
+            membership: RwLock::new(roll.membership()),
+            ledger: Ledger::new(used),
             turns: Turns::default(),
-            member_bytes: AtomicU64::new(0),
-            appending: Mutex::default(),
-        };
-        let entries = space.membership_entries().await?;
-        let member = entries.iter().map(|entry| entry.encode().len() as u64).sum();
-        space.member_bytes.store(member, Ordering::SeqCst);
-        let logs = dir_bytes(&dir.join("logs")).saturating_sub(member);
-        space.ledger = Ledger::new(space.blobs.space().await?.used + logs);
-        *space.membership.write().await = Arc::new(Membership::replay(drive, &root, &entries)?);
-        Ok(Arc::new(space))
+            roll: Mutex::new(roll),
+        }))
     }
 
     pub(super) fn drive(&self) -> DriveId {
@@ -121,10 +111,27 @@ impl Space {
     /// Stores a blob within the quota.
     pub(super) async fn put(&self, id: BlobId, body: Body) -> Result<()> {
         let _turn = self.turns.take(id).await;
+        let reserved = self.ledger.reserve(with_outboard(body.len));
         if self.length(id).await?.is_some() {
-            // It is written again, which heals a rotten one, and takes no more room.
+            return self.put_again(id, body, reserved.is_ok()).await;
+        }
+        let reservation = reserved?;
+        self.blobs.put(id, body).await?;
+        reservation.keep();
+        Ok(())
+    }
+
+    /// Writes a blob once more, which heals a rotten one and takes room only meanwhile; where there
+    /// is none for that, one that is sound is left alone, and a rotten one makes room for itself.
+    async fn put_again(&self, id: BlobId, body: Body, has_room: bool) -> Result<()> {
+        if has_room {
             return self.blobs.put(id, body).await;
         }
+        let path = self.blobs.path(&id);
+        if on_a_thread(move || Ok(scrub::is_sound(&path, &id))).await? {
+            return Ok(());
+        }
+        self.remove(id).await?;
         let reservation = self.ledger.reserve(with_outboard(body.len))?;
         self.blobs.put(id, body).await?;
         reservation.keep();
@@ -133,69 +140,69 @@ impl Space {
 
     /// Appends an entry of an author who belongs to the drive; tells whether members changed.
     pub(super) async fn append(&self, entry: Bytes) -> Result<bool> {
-        let entry = Entry::from_bytes(entry)?;
-        let _turn = self.appending.lock().await;
-        let membership = self.membership().await;
-        self.check_author(&entry, &membership)?;
-        self.append_checked(&entry).await?;
-        if entry.log.kind == LogKind::Commits {
-            return Ok(false);
+        let entry = on_a_thread(move || Entry::from_bytes(entry)).await?;
+        if entry.drive != self.drive {
+            return Err(Error::Refused("the entry belongs to another drive".to_owned()));
         }
-        let entries = self.membership_entries().await?;
-        self.adopt(&entries).await?;
-        Ok(true)
+        let mut roll = self.roll.lock().await;
+        match entry.log.kind {
+            LogKind::Commits => self.append_commit(&entry).await.map(|()| false),
+            LogKind::Membership if roll.has(&entry) => Ok(false),
+            LogKind::Membership => {
+                let with = roll.weigh(std::slice::from_ref(&entry)).await?;
+                let stored = self.enlist(&mut roll, entry, &with).await;
+                let changed = self.adopt(&mut roll).await?;
+                stored.map(|()| changed)
+            }
+        }
     }
 
     /// Checks that `device` belongs to the drive, by what is stored and what it shows; what it
     /// shows is stored if so. Tells whether members changed.
     pub(super) async fn certify(&self, device: &PublicKey, shown: Vec<Bytes>) -> Result<bool> {
-        let _turn = self.appending.lock().await;
-        let mut fresh = Vec::new();
-        let mut entries = self.membership_entries().await?;
-        let known: HashSet<Bytes> = entries.iter().map(Entry::encode).collect();
-        for bytes in shown {
-            if known.contains(&bytes) {
-                continue;
+        let mut roll = self.roll.lock().await;
+        let fresh = roll.unknown(shown).await?;
+        let mut stored = Ok(());
+        // More than can be weighed is not even looked at: what is stored decides.
+        if !fresh.is_empty()
+            && let Ok(with) = roll.weigh(&fresh).await
+        {
+            if *device != self.root && !with.is_active(device) {
+                return Err(stranger());
             }
-            let entry = Entry::from_bytes(bytes)?;
-            if entry.drive != self.drive || entry.log.kind != LogKind::Membership {
-                return Err(Error::malformed("certificate", "not a membership entry of the drive"));
-            }
-            entries.push(entry.clone());
-            fresh.push(entry);
-        }
-        let membership = Membership::replay(self.drive, &self.root, &entries)?;
-        if *device != self.root && !membership.is_active(device) {
-            return Err(stranger());
-        }
-        let mut changed = false;
-        for entry in fresh {
-            if self.check_author(&entry, &membership).is_err() {
-                continue;
-            }
-            match self.append_checked(&entry).await {
-                Ok(()) => changed = true,
-                // An old certificate, or a fork: what is stored stays, and is judged below.
-                Err(Error::LogConflict { .. }) => {}
-                Err(error) => return Err(error),
+            for entry in fresh {
+                stored = match self.enlist(&mut roll, entry, &with).await {
+                    // An old certificate, a fork, or too much: what is stored stays.
+                    Err(Error::LogConflict { .. } | Error::Refused(_)) => continue,
+                    other => other,
+                };
+                if stored.is_err() {
+                    break;
+                }
             }
         }
-        if changed {
-            let entries = self.membership_entries().await?;
-            self.adopt(&entries).await?;
-        }
-        if self.admits(device).await {
-            return Ok(changed);
-        }
-        Err(stranger())
+        let changed = self.adopt(&mut roll).await?;
+        stored?;
+        if self.admits(device).await { Ok(changed) } else { Err(stranger()) }
     }
 
     /// Removes a blob, unless the node still holds it: it counts from when the blob was last put.
+    /// Before devices can condemn a blob together, one device's word deletes only where the keeper
+    /// chose so: a device that was taken over must not be able to destroy what others rely on.
     pub(super) async fn delete(&self, id: BlobId, retain_ms: u64) -> Result<()> {
+        if retain_ms >= RETAIN_MS {
+            return Err(Error::Refused("this node deletes nothing".to_owned()));
+        }
+        // Who waits for a put that is under way must see when that one came.
+        let _turn = self.turns.take(id).await;
         if retain_ms > 0 && self.age_ms(&id)?.is_some_and(|age| age < retain_ms) {
             return Err(Error::Refused(format!("this node holds every blob for {retain_ms} ms")));
         }
-        let _turn = self.turns.take(id).await;
+        self.remove(id).await
+    }
+
+    /// Removes a blob; the caller holds its turn.
+    async fn remove(&self, id: BlobId) -> Result<()> {
         let len = self.length(id).await?;
         self.blobs.delete(id).await?;
         self.ledger.give_back(len.map_or(0, with_outboard));
@@ -220,94 +227,81 @@ impl Space {
         Ok(Some(self.env.wall_ms().0.saturating_sub(put_ms)))
     }
 
-    fn check_author(&self, entry: &Entry, membership: &Membership) -> Result<()> {
-        if entry.drive != self.drive {
-            return Err(Error::Refused("the entry belongs to another drive".to_owned()));
+    /// Appends a commit within the quota; the caller holds the roll.
+    async fn append_commit(&self, entry: &Entry) -> Result<()> {
+        let author = &entry.log.author;
+        let membership = self.membership().await;
+        let accepted = match membership.device(author).map(|member| &member.revoked) {
+            Some(None) => true,
+            // Others may still bring what was accepted.
+            Some(Some(revoked)) => revoked.accepts(entry),
+            None => *author == self.root,
+        };
+        if !accepted {
+            let why = "the entry's author is not a member of the drive";
+            return Err(Error::Refused(why.to_owned()));
         }
-        let author = entry.log.author;
-        let accepted = author == self.root
-            || membership.device(&author).is_some_and(|member| match &member.revoked {
-                None => true,
-                // Others may still bring what was accepted; a membership entry is weighed later.
-                Some(revoked) => match entry.log.kind {
-                    LogKind::Membership => true,
-                    LogKind::Commits => revoked.last.is_some_and(|l| entry.number <= l.number),
-                },
-            });
-        if accepted {
-            return Ok(());
-        }
-        Err(Error::Refused("the entry's author is not a member of the drive".to_owned()))
+        let grows = self.grows(entry).await?;
+        let reservation =
+            self.ledger.reserve(if grows { entry.encode().len() as u64 } else { 0 })?;
+        self.logs.append(entry.encode()).await?;
+        reservation.keep();
+        Ok(())
     }
 
-    /// Appends within the bounds; the caller holds `appending`.
-    async fn append_checked(&self, entry: &Entry) -> Result<()> {
-        let bytes = entry.encode();
-        let len = bytes.len() as u64;
+    /// Stores a membership entry that should be kept; `with` is the membership with it.
+    async fn enlist(&self, roll: &mut Roll, entry: Entry, with: &Membership) -> Result<()> {
+        if self.grows(&entry).await? {
+            roll.check(&entry, with)?;
+        }
+        self.logs.append(entry.encode()).await?;
+        roll.add(entry);
+        Ok(())
+    }
+
+    /// Whether the entry makes its log longer, for which there must be room; else it is there
+    /// already, or in conflict with what is.
+    async fn grows(&self, entry: &Entry) -> Result<bool> {
         let heads = self.logs.heads().await?;
-        let head = heads.iter().find(|head| head.log == entry.log);
-        if head.is_none() && heads.len() >= LOGS_MAX {
-            return Err(Error::Refused("the drive has too many logs".to_owned()));
-        }
-        if head.is_some_and(|head| head.number >= entry.number) {
-            // Again, or a conflict: in neither case does the log grow.
-            return self.logs.append(bytes).await;
-        }
-        if entry.log.kind == LogKind::Commits {
-            let reservation = self.ledger.reserve(len)?;
-            self.logs.append(bytes).await?;
-            reservation.keep();
-            return Ok(());
-        }
-        if self.member_bytes.load(Ordering::SeqCst) + len > MEMBERSHIP_BYTES_MAX {
-            return Err(Error::Refused("the membership log is full".to_owned()));
-        }
-        self.logs.append(bytes).await?;
-        self.member_bytes.fetch_add(len, Ordering::SeqCst);
-        Ok(())
+        check_logs(entry, &self.root, &heads)?;
+        let newest = |head: &Head| head.log == entry.log && head.number >= entry.number;
+        Ok(!heads.iter().any(newest))
     }
 
-    async fn adopt(&self, entries: &[Entry]) -> Result<()> {
-        let membership = Membership::replay(self.drive, &self.root, entries)?;
-        *self.membership.write().await = Arc::new(membership);
-        Ok(())
+    /// Takes over what the roll makes, whoever put it there; tells whether it is something else.
+    async fn adopt(&self, roll: &mut Roll) -> Result<bool> {
+        let Some(membership) = roll.adopt().await? else { return Ok(false) };
+        *self.membership.write().await = membership;
+        Ok(true)
     }
+}
 
-    async fn membership_entries(&self) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for head in self.logs.heads().await? {
-            if head.log.kind == LogKind::Membership {
-                self.read_log(head.log, head.number, &mut entries).await?;
-            }
-        }
-        Ok(entries)
-    }
-
-    async fn read_log(&self, log: LogId, last: u64, out: &mut Vec<Entry>) -> Result<()> {
+/// The membership entries that lie in the logs.
+async fn stored_roll(drive: DriveId, logs: &DirectoryLogs) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for Head { log, number: last, .. } in logs.heads().await? {
         let mut next = 1;
-        while next <= last {
-            let some = self.logs.read(log, next, READ_BYTES_MAX).await?;
+        while log.kind == LogKind::Membership && next <= last {
+            let some = logs.read(log, next, READ_BYTES_MAX).await?;
             if some.is_empty() {
                 return Err(Error::malformed("log", "shorter than its head says"));
             }
             next += some.len() as u64;
-            for bytes in some {
-                out.push(Entry::from_bytes(bytes)?);
-            }
+            entries.extend(on_a_thread(move || decoded(&drive, some)).await?);
         }
-        Ok(())
     }
+    Ok(entries)
 }
 
 /// Whether `device` belongs to the drive of `root` by these entries alone.
-pub(super) fn certified(root: &PublicKey, device: &PublicKey, shown: &[Bytes]) -> Result<()> {
-    let entries = shown.iter().map(|bytes| Entry::from_bytes(bytes.clone()));
-    let entries = entries.collect::<Result<Vec<_>>>()?;
-    let membership = Membership::replay(DriveId::of(root), root, &entries)?;
-    if device == root || membership.is_active(device) {
-        return Ok(());
-    }
-    Err(stranger())
+pub(super) async fn certified(root: &PublicKey, device: &PublicKey, shown: &[Bytes]) -> Result<()> {
+    let (root, device, shown) = (*root, *device, shown.to_vec());
+    on_a_thread(move || {
+        let drive = DriveId::of(&root);
+        let membership = Membership::replay(drive, &root, &decoded(&drive, shown)?)?;
+        if device == root || membership.is_active(&device) { Ok(()) } else { Err(stranger()) }
+    })
+    .await
 }
 
 fn stranger() -> Error {
@@ -327,4 +321,177 @@ fn dir_bytes(dir: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::task::{Context, Waker};
+    use std::time::{Duration, SystemTime};
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::entry::{Header, LogId};
+    use crate::identity::SecretKey;
+    use crate::member::{Change, Last, WRAP_KEY_BYTES};
+
+    struct World {
+        _dir: tempfile::TempDir,
+        root: SecretKey,
+        entries: Vec<Entry>,
+        space: Arc<Space>,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let root = SecretKey::from_seed([1; 32]);
+            let space = Space::open(dir.path().to_owned(), root.public(), &Env::real()).await;
+            Self { _dir: dir, root, entries: Vec::new(), space: space.unwrap() }
+        }
+
+        fn change(&mut self, change: Change) -> Bytes {
+            let drive = self.space.drive;
+            let now = Membership::replay(drive, &self.root.public(), &self.entries).unwrap();
+            self.entries.push(now.sign(&self.root, 0, change).unwrap());
+            self.entries.last().unwrap().encode()
+        }
+
+        fn device(&mut self, seed: u8, admin: bool) -> (SecretKey, Bytes) {
+            let device = SecretKey::from_seed([seed; 32]);
+            let (wrap_key, number) = (Bytes::from(vec![0; WRAP_KEY_BYTES]), seed.into());
+            let add = Change::Add { device: device.public(), number, admin, wrap_key };
+            (device, self.change(add))
+        }
+
+        /// The next entry of a log, whatever its body.
+        fn entry(&self, by: &SecretKey, kind: LogKind, instance: u32, head: Option<Head>) -> Entry {
+            let log = LogId { kind, author: by.public(), instance };
+            let header =
+                Header::after(self.space.drive, &head.unwrap_or(Head::empty(log)), [0; 32]);
+            Entry::sign(by, header, Bytes::from_static(b"anything")).unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_was_stored_by_halves_counts_the_next_time() {
+        let mut world = World::new().await;
+        let (device, shown) = world.device(2, false);
+        let key = device.public();
+        let mut cut = Box::pin(world.space.certify(&key, vec![shown.clone()]));
+        // Its entry is on the disk, and it does not live to say so.
+        while world.space.logs.heads().await.unwrap().is_empty() {
+            let polled = cut.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(cut);
+        assert!(!world.space.admits(&key).await);
+        assert!(world.space.certify(&key, vec![shown]).await.unwrap(), "members changed");
+        assert!(world.space.admits(&key).await);
+    }
+
+    #[tokio::test]
+    async fn s31_nothing_of_a_revoked_device_is_taken_but_what_was_accepted() {
+        let mut world = World::new().await;
+        let (device, added) = world.device(2, false);
+        world.space.append(added).await.unwrap();
+        let one = world.entry(&device, LogKind::Commits, 0, None);
+        let two = world.entry(&device, LogKind::Commits, 0, Some(one.head()));
+        let last = vec![Last { instance: 0, number: 2, hash: two.hash() }];
+        let revoke = world.change(Change::Revoke { device: device.public(), last });
+        assert!(world.space.append(revoke).await.unwrap());
+        let elsewhere = world.entry(&device, LogKind::Commits, 1, None);
+        let forged = Head { hash: [7; 32], ..one.head() };
+        let forged = world.entry(&device, LogKind::Commits, 0, Some(forged));
+        let three = world.entry(&device, LogKind::Commits, 0, Some(two.head()));
+        for bad in [&elsewhere, &forged, &three] {
+            let refused = world.space.append(bad.encode()).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{bad:?}");
+        }
+        for good in [&one, &two] {
+            world.space.append(good.encode()).await.unwrap();
+        }
+        let refused = world.space.append(three.encode()).await;
+        assert!(matches!(refused, Err(Error::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn who_is_no_admin_writes_no_membership_and_an_admin_no_more_than_their_part() {
+        let mut world = World::new().await;
+        let (plain, added) = world.device(2, false);
+        let (admin, named) = world.device(3, true);
+        for entry in [added, named] {
+            world.space.append(entry).await.unwrap();
+        }
+        let refused = async |entry: &Entry| {
+            let refused = world.space.append(entry.encode()).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        };
+        refused(&world.entry(&plain, LogKind::Membership, 0, None)).await;
+        for instance in 0..64 {
+            let kinds = [(&admin, LogKind::Membership), (&plain, LogKind::Commits)];
+            for entry in kinds.map(|(by, kind)| world.entry(by, kind, instance, None)) {
+                world.space.append(entry.encode()).await.unwrap();
+            }
+        }
+        refused(&world.entry(&admin, LogKind::Membership, 64, None)).await;
+        refused(&world.entry(&plain, LogKind::Commits, 64, None)).await;
+        let mut last = world.entry(&admin, LogKind::Membership, 0, None);
+        for _ in 64..256 {
+            last = world.entry(&admin, LogKind::Membership, 0, Some(last.head()));
+            world.space.append(last.encode()).await.unwrap();
+        }
+        let more = world.entry(&admin, LogKind::Membership, 0, Some(last.head()));
+        refused(&more).await;
+        let revoke = world.change(Change::Revoke { device: admin.public(), last: Vec::new() });
+        assert!(world.space.append(revoke).await.unwrap(), "the root goes on");
+        assert!(!world.space.admits(&admin.public()).await);
+    }
+
+    #[tokio::test]
+    async fn a_blob_put_again_is_held_again_even_if_its_end_was_asked_for_before() {
+        let world = World::new().await;
+        let bytes = Bytes::from(vec![5; 100_000]);
+        let id = BlobId::of(&bytes);
+        world.space.put(id, Body::bytes(bytes.clone())).await.unwrap();
+        let day = Duration::from_secs(86_400);
+        let long_ago = SystemTime::UNIX_EPOCH
+            + Duration::from_millis(world.space.env.wall_ms().0).saturating_sub(31 * day);
+        let file = File::options().write(true).open(world.space.blobs.path(&id)).unwrap();
+        file.set_modified(long_ago).unwrap();
+        let (mut feed, source) = tokio::io::duplex(1 << 20);
+        let (again, gone) = (world.space.clone(), world.space.clone());
+        let put =
+            tokio::spawn(
+                async move { again.put(id, Body::stream(100_000, Box::new(source))).await },
+            );
+        feed.write_all(&bytes[..50_000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(world.space.reserved() >= 100_000, "what arrives has room even so");
+        let delete = tokio::spawn(async move { gone.delete(id, RETAIN_MS - 1).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        feed.write_all(&bytes[50_000..]).await.unwrap();
+        put.await.unwrap().unwrap();
+        assert!(matches!(delete.await.unwrap(), Err(Error::Refused(_))));
+        assert_eq!(world.space.length(id).await.unwrap(), Some(100_000));
+    }
+
+    #[tokio::test]
+    async fn in_a_full_space_a_blob_can_be_put_again_and_healed() {
+        let world = World::new().await;
+        let bytes = Bytes::from(vec![5; 100_000]);
+        let id = BlobId::of(&bytes);
+        world.space.set_quota(Some(150_000));
+        world.space.put(id, Body::bytes(bytes.clone())).await.unwrap();
+        let used = world.space.used().await.unwrap();
+        world.space.put(id, Body::bytes(bytes.clone())).await.unwrap();
+        let mut rotten = bytes.to_vec();
+        rotten[7] ^= 1;
+        std::fs::write(world.space.blobs.path(&id), rotten).unwrap();
+        world.space.put(id, Body::bytes(bytes)).await.unwrap();
+        assert!(scrub::is_sound(&world.space.blobs.path(&id), &id));
+        assert_eq!(world.space.used().await.unwrap(), used);
+    }
 }

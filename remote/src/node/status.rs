@@ -105,7 +105,7 @@ async fn serve(listener: UnixListener, keeper: Arc<Keeper>, url: String) {
 
 async fn status(keeper: &Keeper, url: &str, began: Instant) -> Result<Status> {
     let mut spaces = Vec::new();
-    for space in keeper.spaces().await {
+    for space in keeper.spaces() {
         let used = space.used().await?;
         let membership = space.membership().await;
         let active = membership.members().iter().filter(|member| member.revoked.is_none());

@@ -23,13 +23,13 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, spawn_blocking};
 
 use crate::blob::{BLOB_BYTES_MAX, BlobId};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::proof::{Hasher, Outboard, prove_encoded};
 use crate::store::{Body, Held, Slice, Space, Store, too_long};
+use crate::thread::on_a_thread;
 
 /// What stands behind the name of a blob's outboard.
 pub const OUTBOARD_SUFFIX: &str = ".obao4";
@@ -103,7 +103,7 @@ impl DirectoryStore {
     ) -> Result<T> {
         let _turn = self.reads.acquire().await.expect("the semaphore is never closed");
         let disk = self.disk.clone();
-        joined(spawn_blocking(move || work(&disk)).await)
+        on_a_thread(move || work(&disk)).await
     }
 }
 
@@ -115,18 +115,18 @@ impl Store for DirectoryStore {
             return Err(too_long(len));
         }
         let (disk, name) = (self.disk.clone(), hex::encode(self.env.random::<16>()));
-        let mut arriving = joined(spawn_blocking(move || Arriving::new(disk, &name, len)).await)?;
+        let mut arriving = on_a_thread(move || Arriving::new(disk, &name, len)).await?;
         let mut reader = body.reader();
         let mut left = len;
         let mut piece = next_piece(&mut reader, &mut left).await?;
         while !piece.is_empty() {
-            let write = spawn_blocking(move || arriving.write(&piece));
+            let write = on_a_thread(move || arriving.write(&piece));
             // The next piece comes in while this one is hashed and written.
             let (written, next) = tokio::join!(write, next_piece(&mut reader, &mut left));
-            arriving = joined(written)?;
+            arriving = written?;
             piece = next?;
         }
-        joined(spawn_blocking(move || arriving.settle(&id)).await)
+        on_a_thread(move || arriving.settle(&id)).await
     }
 
     async fn get(&self, id: BlobId, range: Range<u64>) -> Result<Slice> {
@@ -144,7 +144,7 @@ impl Store for DirectoryStore {
 
     async fn delete(&self, id: BlobId) -> Result<()> {
         let disk = self.disk.clone();
-        joined(spawn_blocking(move || disk.delete(&id)).await)
+        on_a_thread(move || disk.delete(&id)).await
     }
 
     async fn space(&self) -> Result<Space> {
@@ -202,6 +202,9 @@ impl Disk {
 
     fn get(&self, id: &BlobId, range: Range<u64>) -> Result<Slice> {
         let path = self.path(id);
+        if self.state().settling.contains(id) {
+            return Err(Error::Missing(*id));
+        }
         let blob = match File::open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::Missing(*id)),
             other => other.map_err(at("opening", &path))?,
@@ -428,16 +431,6 @@ fn sync_dir(dir: &Path) -> Result<()> {
 
 fn at(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::disk(format!("{doing} {}", path.display()))
-}
-
-fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T> {
-    match result {
-        Ok(result) => result,
-        Err(e) => match e.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::Unreachable("the program is shutting down".to_owned())),
-        },
-    }
 }
 
 #[cfg(test)]

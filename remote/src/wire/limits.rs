@@ -40,3 +40,11 @@ pub mod close {
     /// Too many connections, or too slow to introduce itself.
     pub const BUSY: u32 = 3;
 }
+
+/// Codes the node resets a reply with when the rest of it cannot be sent.
+pub mod reset {
+    /// The blob turned out to be damaged.
+    pub const CORRUPT: u32 = 1;
+    /// The node failed.
+    pub const FAILED: u32 = 2;
+}

@@ -51,7 +51,7 @@ impl Drive {
     }
 
     pub fn revoke(&mut self, device: &PublicKey) -> Entry {
-        self.change(Change::Revoke { device: *device, last: None })
+        self.change(Change::Revoke { device: *device, last: Vec::new() })
     }
 
     pub fn credentials(&self, device: &SecretKey) -> Credentials {
@@ -93,16 +93,26 @@ pub fn config(store: &Path) -> Config {
     Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::new(store) }
 }
 
+/// As [`config`], for a keeper who lets devices delete at once.
+pub fn deleting(store: &Path) -> Config {
+    Config { retain_ms: 0, ..config(store) }
+}
+
 pub async fn start(store: &Path) -> Node {
     Node::start(config(store)).await.unwrap()
 }
 
 /// A node, an authorised drive and one of its devices' links.
 pub async fn world() -> (tempfile::TempDir, Node, Drive, Link) {
+    world_of(config).await
+}
+
+/// As [`world`], of a node with this configuration.
+pub async fn world_of(config: fn(&Path) -> Config) -> (tempfile::TempDir, Node, Drive, Link) {
     let dir = tempfile::tempdir().unwrap();
     let mut drive = Drive::new();
     drive.allow(dir.path(), "");
-    let node = start(dir.path()).await;
+    let node = Node::start(config(dir.path())).await.unwrap();
     let device = drive.add_device();
     let link = drive.link(&node.url(), &device).await.unwrap();
     (dir, node, drive, link)

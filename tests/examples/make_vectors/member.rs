@@ -34,7 +34,12 @@ fn add(device: PublicKey, number: u16, admin: bool) -> Change {
 }
 
 fn revoke(device: u8) -> Change {
-    Change::Revoke { device: id(device), last: Some(Last { number: 7, hash: [device; 32] }) }
+    revoke_lives(device, &[0])
+}
+
+fn revoke_lives(device: u8, instances: &[u32]) -> Change {
+    let last = |instance: &u32| Last { instance: *instance, number: 7, hash: [device; 32] };
+    Change::Revoke { device: id(device), last: instances.iter().map(last).collect() }
 }
 
 fn epoch(name: u8, parents: &[u8], devices: &[u8]) -> Epoch {
@@ -119,10 +124,12 @@ fn valid(folder: &Folder) {
     put("first", "the first device", one, "/admin/");
     put("family", "three devices", family(), "next=4");
     put("by_admin", "an admin adds", family().by(2, add(id(4), 4, false)), "next=5");
-    put("revoked", "the root revokes", family().by(0, revoke(3)), "/revoked:7:0303");
-    put("revoked_by_admin", "an admin revokes", family().by(1, revoke(2)), "/revoked:7:0202");
-    let none = Change::Revoke { device: id(3), last: None };
+    put("revoked", "the root revokes", family().by(0, revoke(3)), "/revoked:0.7.0303");
+    put("revoked_by_admin", "an admin revokes", family().by(1, revoke(2)), "/revoked:0.7.0202");
+    let none = Change::Revoke { device: id(3), last: Vec::new() };
     put("revoked_wholly", "no commit of it is accepted", family().by(0, none), "/revoked]");
+    let lives = family().by(0, revoke_lives(3, &[0, 4]));
+    put("revoked_lives", "one accepted commit of each life", lives, "/revoked:0.7.0303");
     let again = family().by(1, add(id(3), 9, false));
     put("new_number", "a restored device goes on with a new number", again, "9/");
     let demoted = family().by(0, add(id(1), 1, false));
@@ -228,6 +235,9 @@ fn refused_changes(folder: &Folder) {
     }
     put("taken", "another device's number", add(id(4), 3, false), "another device has this number");
     put("nobody", "a stranger revoked", revoke(9), "it revokes no device of the drive");
+    let why = "its last commits are out of order";
+    put("last_order", "the last commits descend", revoke_lives(3, &[4, 0]), why);
+    put("last_twice", "two last commits of one log", revoke_lives(3, &[4, 4]), why);
     put("revoke_root", "the root revoked", revoke(0), "it revokes no device of the drive");
     let back = family().by(0, revoke(3)).by(1, add(id(3), 8, false)).inputs();
     let why = "a revoked device does not come back; ";

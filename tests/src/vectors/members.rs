@@ -2,7 +2,7 @@
 
 use rdrivefs_remote::entry::Entry;
 use rdrivefs_remote::identity::{DriveId, PublicKey};
-use rdrivefs_remote::member::{Member, Membership};
+use rdrivefs_remote::member::{Last, Member, Membership};
 
 use super::case::{Case, unhex};
 
@@ -40,11 +40,13 @@ fn describe(membership: &Membership) -> String {
 
 fn describe_member(member: &Member) -> String {
     let role = if member.admin { "admin" } else { "plain" };
-    let left = match member.revoked.map(|revoked| revoked.last) {
-        None => String::new(),
-        Some(None) => "/revoked".to_owned(),
-        Some(Some(last)) => format!("/revoked:{}:{}", last.number, hex::encode(last.hash)),
-    };
+    let mut left = String::new();
+    if let Some(revoked) = &member.revoked {
+        left.push_str("/revoked");
+        for Last { instance, number, hash } in &revoked.last {
+            left.push_str(&format!(":{instance}.{number}.{}", hex::encode(hash)));
+        }
+    }
     let key = blake3::hash(&member.wrap_key);
     format!("{}/{}/{role}/{key}{left}", member.number, member.device)
 }

@@ -138,13 +138,16 @@ pub(super) fn scrub(
         for damage in &report.damaged {
             println!("{}: {}", damage.path.display(), damage.why);
         }
-        let (blobs, bytes) = (report.blobs, human(report.bytes));
-        println!("{blobs} blobs, {bytes}, {} damaged", report.damaged.len());
+        let (blobs, entries, bytes) = (report.blobs, report.entries, human(report.bytes));
+        println!("{blobs} blobs, {entries} entries, {bytes}, {} damaged", report.damaged.len());
     });
     if report.damaged.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("Delete the damaged files; the drives' devices will put those layers again.");
+    eprintln!(
+        "Delete the damaged blobs; the drives' devices will put those layers again. \
+         Restore damaged log entries from a copy."
+    );
     Ok(ExitCode::from(CORRUPT))
 }
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::node::cli::explain::Failure;
 use crate::node::cli::store_arg::StoreArg;
 use crate::node::cli::units::{Size, Span};
-use crate::node::config::Config;
+use crate::node::config::{Config, RETAIN_MS};
 use crate::node::running::Node;
 
 /// What `serve` is told.
@@ -30,7 +30,8 @@ pub(super) struct Args {
     /// Bytes each drive may use unless its authorisation says otherwise, such as 200G
     #[arg(long, value_name = "SIZE")]
     quota: Option<Size>,
-    /// How long a blob is held against deletion, such as 30d
+    /// Hold each blob for so long against deletion, and delete it then if a device asks; with 30d
+    /// (the default) and more nothing is deleted
     #[arg(long, value_name = "DURATION")]
     retain: Option<Span>,
 }
@@ -53,7 +54,7 @@ async fn serve(args: &Args, json: bool) -> Result<(), Failure> {
         advertise: args.advertise.clone(),
         http: args.http,
         quota: args.quota.map(|size| size.0),
-        retain_ms: args.retain.map_or(0, |span| span.0),
+        retain_ms: args.retain.map_or(RETAIN_MS, |span| span.0),
         ..Config::new(&store)
     })
     .await?;
