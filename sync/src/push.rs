@@ -4,7 +4,7 @@
 //! anywhere and is taken up again from the index; what a remote turns out to have is not sent twice.
 //! A layer that rotted here is not sent, and holds up no other.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::index::layers::LayerNumber;
 use crate::progress::Progress;
-use crate::remotes::{Remote, Remotes};
+use crate::remotes::{Answer, Remote, Remotes};
 use crate::report::Phase;
 
 /// Layers looked at in one step.
@@ -75,21 +75,37 @@ impl Pusher {
     }
 
     /// Notes what the remote has already; returns the rest. What it was caught without is sent
-    /// whatever it says, since a damaged blob has its name and length still.
+    /// whatever it says, since a damaged blob has its name and length still; where that cannot be,
+    /// since it is not here, the remote may answer the challenge that it failed.
     async fn settle_held(&self, remote: &Remote, step: Vec<Candidate>) -> Result<Vec<Candidate>> {
         let damages = self.index.damages(remote.number)?;
-        let damaged: HashSet<_> = damages.into_iter().map(|damage| damage.layer).collect();
+        let damaged: HashMap<_, _> =
+            damages.into_iter().map(|damage| (damage.layer, damage.offset)).collect();
         let ids: Vec<_> = step.iter().map(|(_, layer)| layer.id).collect();
         let held = self.remotes.noted(remote, remote.link.has(&ids).await)?;
         let mut missing = Vec::new();
         for ((number, layer), held) in step.into_iter().zip(held) {
-            if held == Some(layer.len) && !damaged.contains(&number) {
+            let kept = held == Some(layer.len)
+                && match damaged.get(&number) {
+                    None => true,
+                    Some(offset) => self.came_back(remote, &layer, offset.unwrap_or(0)).await?,
+                };
+            if kept {
                 self.index.set_held(remote.number, number, self.env.wall_ms())?;
             } else {
                 missing.push((number, layer));
             }
         }
         Ok(missing)
+    }
+
+    /// Whether what a remote was caught without, and this device does not have, is there again.
+    async fn came_back(&self, remote: &Remote, layer: &LayerRef, offset: u64) -> Result<bool> {
+        if self.cache.present(layer)? == layer.len {
+            return Ok(false);
+        }
+        let answers = self.remotes.challenge(remote, &[(*layer, offset)]).await;
+        Ok(matches!(answers[..], [Answer::Right]))
     }
 
     async fn send(
