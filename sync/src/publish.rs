@@ -212,7 +212,7 @@ impl Publisher {
             batch.records.push(Record::Attr { file, mode, uid, gid, mtime, atime, ctime, crtime });
         }
         let version = content.map(|content| {
-            let (id, bases) = (publishing.draw_version(), row.heads());
+            let (id, bases) = publishing.name_version(row);
             let (size, mtime) = (row.size, row.mtime);
             batch.records.push(Record::Version { file, id, bases, size, mtime, content });
             id
