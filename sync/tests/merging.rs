@@ -340,5 +340,7 @@ fn a_lookup_of_a_file_whose_row_is_lost_says_so_and_ends() {
     assert!(matches!(a.tree.attr(ino), Err(Error::Posix(Posix::Stale))));
 }
 
+#[path = "merging/nonsense.rs"]
+mod nonsense;
 #[path = "merging/random.rs"]
 mod random;

@@ -87,12 +87,14 @@ impl World {
 
     /// Everybody tells everybody everything, until nobody has anything to say.
     pub(crate) fn exchange(&self) {
+        // What was told before may still give somebody something to tell.
+        self.deliver();
         for _ in 0..5 {
             let told: u64 = self.devices.iter().map(Device::publish).sum();
-            self.deliver();
             if told == 0 {
                 return;
             }
+            self.deliver();
         }
         panic!("they never end telling each other");
     }
