@@ -174,19 +174,20 @@ impl Tree {
 
     /// Leaves a tombstone where another device may know the link; whether one may.
     fn bury(&self, entry: &EntryRow, by: Option<u64>) -> Result<bool> {
+        let untold_place = self.index.is_pending(Pending::Link(entry.link.0))?;
         self.index.set_pending(Pending::Link(entry.link.0), false)?;
         let (link, was) = (entry.link, Register::of(&self.index, entry)?);
         let saw = entry.stamp;
         if saw.lamport == 0 {
             // Nobody knows it; but tombs may wait for it, and wait for its successor from now on.
             if by.is_some() {
-                let tomb = TombRow { saw, heads: Vec::new(), by, was: None };
+                let tomb = TombRow { saw, heads: Vec::new(), by, was: None, untold_place };
                 self.index.set_tomb(link.0, &tomb.encode())?;
             }
             return Ok(false);
         }
         let heads = self.node(entry.child)?.read().row.all_heads().map(|id| id.0).collect();
-        let mut tomb = TombRow { saw, heads, by, was: Some(was) };
+        let mut tomb = TombRow { saw, heads, by, was: Some(was), untold_place };
         if let Some(older) = TombRow::of(&self.index, link)? {
             tomb = tomb.joined(older);
         }

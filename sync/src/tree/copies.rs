@@ -97,6 +97,10 @@ impl Merging<'_> {
         row.heads = vec![version.id.0];
         row.version = stamp;
         row.told = None;
+        if std::mem::take(&mut row.again) {
+            // Whoever made this version has told of the one before it.
+            row.changed &= !(1 << Field::Content as u8);
+        }
         if stamp > row.stamps[Field::Mtime as usize] && !row.is_changed(Field::Mtime) {
             row.mtime = version.mtime;
             row.stamps[Field::Mtime as usize] = stamp;

@@ -230,7 +230,7 @@ impl Merging<'_> {
     /// Of the index.
     pub fn unlink(&mut self, link: LinkId, saw: Stamp, heads: &[VersionId]) -> Result<()> {
         let heads = heads.iter().map(|id| id.0).collect();
-        let mut tomb = TombRow { saw, heads, by: None, was: None };
+        let mut tomb = TombRow { saw, heads, by: None, was: None, untold_place: false };
         if let Some(older) = TombRow::of(&self.tree.index, link)? {
             tomb = older.joined(tomb);
         }

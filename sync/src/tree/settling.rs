@@ -138,7 +138,7 @@ impl Merging<'_> {
     fn remember_grave(&mut self, link: LinkId, register: Register) -> Result<()> {
         self.links.remove(&link);
         let Some(mut tomb) = TombRow::of(&self.tree.index, link)? else { return Ok(()) };
-        tomb.was = Some(register);
+        (tomb.was, tomb.untold_place) = (Some(register), false);
         self.tree.index.set_tomb(link.0, &tomb.encode())
     }
 
@@ -179,6 +179,7 @@ impl Merging<'_> {
     /// Puts a link into its directory, or into the root if that cannot be.
     fn stand(&mut self, link: LinkId, register: &Register, outside: bool) -> Result<()> {
         let Some(child) = self.current(FileId(register.child))? else { return Ok(()) };
+        self.tell_place(link)?;
         let pending = self.tree.index.is_pending(Pending::Link(link.0))?;
         let home = match outside {
             true => None,
@@ -194,6 +195,19 @@ impl Merging<'_> {
         };
         let row = Unsettled { place, moved, kept: false, copy: None };
         self.put(link, &child, row, register.stamp)
+    }
+
+    /// A link that was moved here and removed before that was told comes back to where nobody else
+    /// knows it to be: so they are told.
+    fn tell_place(&self, link: LinkId) -> Result<()> {
+        let index = &self.tree.index;
+        let tomb = TombRow::of(index, link)?.filter(|tomb| tomb.untold_place);
+        let Some(mut tomb) = tomb.filter(|_| !self.links.contains_key(&link)) else {
+            return Ok(());
+        };
+        tomb.untold_place = false;
+        index.set_tomb(link.0, &tomb.encode())?;
+        index.set_pending(Pending::Link(link.0), true)
     }
 
     /// Puts a link where its row wants it; which name it gets is seen later.

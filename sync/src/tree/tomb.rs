@@ -40,6 +40,10 @@ pub(super) struct TombRow {
     /// What the link was, so that it can come back.
     #[n(3)]
     pub(super) was: Option<Register>,
+    /// That place was never told: should the link come back, it is.
+    #[n(4)]
+    #[cbor(default)]
+    pub(super) untold_place: bool,
 }
 
 impl Register {
@@ -75,6 +79,7 @@ impl TombRow {
         self.heads.extend(other.heads);
         self.heads.sort_unstable();
         self.heads.dedup();
+        self.untold_place = if self.was.is_some() { self.untold_place } else { other.untold_place };
         Self { by: self.by.or(other.by), was: self.was.or(other.was), ..self }
     }
 

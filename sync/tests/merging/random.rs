@@ -38,18 +38,17 @@ struct Found {
     name: Vec<u8>,
     ino: Ino,
     kind: Kind,
-    nlink: u32,
 }
 
 fn all(tree: &Tree) -> Vec<Found> {
     let (mut found, mut left) = (Vec::new(), vec![ROOT]);
     while let Some(dir) = left.pop() {
         for entry in tree.list(dir, 0, usize::MAX >> 1).unwrap() {
-            let (ino, kind, nlink) = (entry.attr.ino, entry.attr.kind, entry.attr.nlink);
+            let (ino, kind) = (entry.attr.ino, entry.attr.kind);
             if kind == Kind::Directory {
                 left.push(ino);
             }
-            found.push(Found { dir, name: entry.name, ino, kind, nlink });
+            found.push(Found { dir, name: entry.name, ino, kind });
         }
     }
     found
@@ -65,7 +64,8 @@ impl Play {
         &self.world.devices[n]
     }
 
-    /// Content that a device removes or writes over: it has seen it.
+    /// Content that a device writes over or takes a name from: it has seen it. Two devices that
+    /// each take another of its names remove it together.
     fn goes(&mut self, tree: &Tree, file: &Found) {
         if file.kind == Kind::File {
             let content = String::from_utf8(read(tree, file.ino)).unwrap();
@@ -102,9 +102,7 @@ impl Play {
             tree.remove_directory(file.dir, &file.name).unwrap();
             return;
         }
-        if tree.attr(file.ino).unwrap().nlink == 1 {
-            self.goes(tree, file);
-        }
+        self.goes(tree, file);
         tree.unlink(file.dir, &file.name).unwrap();
     }
 
@@ -140,9 +138,7 @@ impl Play {
             7 => self.rename(&tree, file, (dir, &name), Rename::Exchange),
             8 if file.kind == Kind::File => drop(tree.link(file.ino, dir, &name)),
             9 if file.kind == Kind::File => {
-                if file.nlink == 1 {
-                    self.goes(&tree, file);
-                }
+                self.goes(&tree, file);
                 tree.unlink(file.dir, &file.name).unwrap();
             }
             10 => drop(tree.remove_directory(file.dir, &file.name)),
@@ -161,10 +157,7 @@ impl Play {
     fn rename(&mut self, tree: &Tree, file: &Found, to: (Ino, &[u8]), how: Rename) {
         let there = tree.lookup(to.0, to.1).ok();
         let content = there.filter(|there| {
-            how == Rename::Replace
-                && there.kind == Kind::File
-                && there.nlink == 1
-                && there.ino != file.ino
+            how == Rename::Replace && there.kind == Kind::File && there.ino != file.ino
         });
         let content = content.map(|there| String::from_utf8(read(tree, there.ino)).unwrap());
         if tree.rename((file.dir, &file.name), to, how).is_ok()
