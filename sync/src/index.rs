@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod logs;
 pub mod nodes;
 mod schema;
+mod unsettled;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

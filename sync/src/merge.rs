@@ -150,9 +150,10 @@ impl Merger {
                     let secret = LayerSecret { key, epoch, nonce, toc };
                     self.index.add_layer(id, len, &secret, &[], true)?;
                 }
-                Record::Version { file, id, size, mtime, content, .. } => {
+                Record::Version { file, id, bases, size, mtime, content } => {
                     let extents = self.extents(content)?;
-                    resolved.push(Resolved::Version(file, Version { id, size, mtime, extents }));
+                    let version = Version { id, bases, size, mtime, extents };
+                    resolved.push(Resolved::Version(file, version));
                 }
                 record => resolved.push(Resolved::Other(record)),
             }
@@ -195,13 +196,8 @@ impl Merger {
     }
 }
 
-/// Tombstones first: what took a place in the same commit finds it free.
+/// Content and attributes first: links and tombstones are taken as a group at the end.
 fn apply_records(merging: &mut Merging<'_>, records: Vec<Resolved>, stamp: Stamp) -> Result<()> {
-    for record in &records {
-        if let Resolved::Other(Record::Unlink { link, saw, heads }) = record {
-            merging.unlink(*link, *saw, heads)?;
-        }
-    }
     records.into_iter().try_for_each(|record| match record {
         Resolved::Version(file, version) => merging.version(file, version, stamp),
         Resolved::Other(record) => apply_record(merging, record, stamp),
@@ -218,11 +214,11 @@ fn apply_record(merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Resu
         }
         Record::Xattr { file, name, value } => merging.xattr(file, &name, value.as_deref(), stamp),
         Record::Link { link, parent, name, file } => merging.link(link, parent, &name, file, stamp),
-        // Versions and layers were resolved, tombstones come first; placement, names of devices
-        // and policies have no effect on the tree.
+        Record::Unlink { link, saw, heads } => merging.unlink(link, saw, &heads),
+        // Versions and layers were resolved; placement, names of devices and policies have no
+        // effect on the tree.
         Record::Version { .. }
         | Record::Layer { .. }
-        | Record::Unlink { .. }
         | Record::Moved { .. }
         | Record::Held { .. }
         | Record::Remote { .. }

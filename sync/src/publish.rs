@@ -221,7 +221,7 @@ impl Publisher {
             batch.add(Record::Attr { file, mode, uid, gid, mtime, atime, ctime, crtime });
         }
         let version = content.map(|content| {
-            let (id, bases) = (publishing.draw_version(), row.heads());
+            let (id, bases) = publishing.name_version(row);
             let (size, mtime) = (row.size, row.mtime);
             batch.add(Record::Version { file, id, bases, size, mtime, content });
             id

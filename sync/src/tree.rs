@@ -11,18 +11,24 @@
 
 pub mod acl;
 mod apply;
+mod copies;
 mod core;
 pub mod extents;
 mod files;
 mod merging;
 mod names;
+mod naming;
 pub mod node;
 mod op;
 mod open;
 mod publishing;
+mod salvage;
 mod sealing;
+mod settling;
 mod still;
 mod tomb;
+mod touching;
+mod unsettled;
 mod upkeep;
 mod upkeep_state;
 pub mod words;

@@ -20,6 +20,15 @@ use words::{Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr
 #[allow(missing_docs, reason = "each is the system call of its name")]
 pub trait Core: Send + Sync + 'static {
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr>;
+    /// As `lookup`, for the kernel: the inode it leads to is remembered before it is looked at.
+    fn lookup_told(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.attr_told(self.lookup(parent, name)?.ino)
+    }
+    /// As `attr`, for the kernel, which is told of the inode.
+    fn attr_told(&self, ino: Ino) -> Result<Attr> {
+        self.remember(ino, 1);
+        self.attr(ino).inspect_err(|_| self.forget(ino, 1))
+    }
     /// The directory that holds `dir`; the root holds itself.
     fn parent(&self, dir: Ino) -> Result<Ino>;
     fn attr(&self, ino: Ino) -> Result<Attr>;

@@ -223,7 +223,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             let exclusive = flags.cast_unsigned() & rustix::fs::OFlags::EXCL.bits() != 0;
             let create = || self.0.core.create(&who, parent, name, permissions(mode));
             let writable = writable(OpenFlags(flags));
-            match self.0.create(create, (parent, name), exclusive, writable) {
+            match self.0.create(create, exclusive, writable) {
                 Ok(attr) => {
                     let (stat, generation) = (file_attr(&attr), Generation(attr.generation));
                     let keep = FopenFlags::FOPEN_KEEP_CACHE;

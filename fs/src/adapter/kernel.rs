@@ -56,17 +56,27 @@ impl Kernel {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A function to announce changes to; a thread passes them on until the function is dropped.
+    /// A function to announce changes to; threads pass them on until the function is dropped. The
+    /// pages of a file may be locked for as long as a remote does not answer, so content does not
+    /// go in one queue with the rest.
     pub fn listener(self: &Arc<Self>) -> std::io::Result<impl Fn(Change) + Send + Sync + use<>> {
+        let (content, names) = (self.queue("fuse-content")?, self.queue("fuse-names")?);
+        // Nobody listens only after the thread has died, and then the mount is ending.
+        Ok(move |change| match change {
+            Change::Inode { .. } => drop(content.send(change)),
+            Change::Entry { .. } | Change::Attributes { .. } => drop(names.send(change)),
+        })
+    }
+
+    fn queue(self: &Arc<Self>, name: &str) -> std::io::Result<SyncSender<Change>> {
         let (sender, receiver): (SyncSender<Change>, Receiver<Change>) = sync_channel(CHANGES_MAX);
         let kernel = Arc::clone(self);
-        std::thread::Builder::new().name("fuse-changes".into()).spawn(move || {
+        std::thread::Builder::new().name(name.into()).spawn(move || {
             for change in receiver {
                 kernel.invalidate(&change);
             }
         })?;
-        // Nobody listens only after the thread has died, and then the mount is ending.
-        Ok(move |change| drop(sender.send(change)))
+        Ok(sender)
     }
 
     /// Has the kernel write back what it holds dirty of a file, wait for that, and drop its pages.
@@ -88,6 +98,7 @@ impl Kernel {
                 self.notify("listing", |notifier| notifier.inval_inode(node(*parent), 0, 0));
             }
             Change::Inode { ino } => self.call_in(*ino),
+            Change::Attributes { ino } => self.forget_attr(*ino),
         }
     }
 

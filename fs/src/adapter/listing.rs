@@ -43,11 +43,14 @@ pub(super) struct Plus<'a, C> {
 
 impl<C: Core> Listing for Plus<'_, C> {
     fn add(&mut self, offset: u64, name: &[u8], attr: &Attr, dot: bool) -> bool {
+        // What the page says may be old by now; see `State::told`. Who went meanwhile is left out.
+        let told = if dot { Ok(*attr) } else { self.core.attr_told(attr.ino) };
+        let Ok(attr) = told else { return true };
         let (name, generation) = (OsStr::from_bytes(name), Generation(attr.generation));
-        let stat = file_attr(attr);
+        let stat = file_attr(&attr);
         let full = self.reply.add(node(attr.ino), offset, name, self.ttl, &stat, generation);
-        if !full && !dot {
-            self.core.remember(attr.ino, 1);
+        if full && !dot {
+            self.core.forget(attr.ino, 1);
         }
         !full
     }

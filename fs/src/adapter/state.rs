@@ -132,36 +132,40 @@ impl<C: Core> State<C> {
 
     /// The answer to a name: the name itself, or the two that every directory has.
     pub(super) fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        let attr = match name {
-            b"." => self.core.attr(parent)?,
-            b".." => self.core.attr(self.core.parent(parent)?)?,
-            _ => self.core.lookup(parent, name)?,
-        };
-        self.core.remember(attr.ino, 1);
-        Ok(attr)
+        match name {
+            b"." => self.core.attr_told(parent),
+            b".." => self.core.attr_told(self.core.parent(parent)?),
+            _ => self.core.lookup_told(parent, name),
+        }
     }
 
-    /// Counts the kernel's reference to an inode it is told of.
+    /// The attributes of an inode the kernel is told of, read after its reference is counted: a
+    /// pull leaves alone what the kernel holds.
     pub(super) fn told(&self, made: Result<Attr>) -> Result<Attr> {
-        made.inspect(|attr| self.core.remember(attr.ino, 1))
+        self.core.attr_told(made?.ino)
     }
 
-    /// Creates a file and opens it; without `exclusive` a file that is there after all is opened,
-    /// since the kernel may remember a name as free that a pull has just filled.
+    /// Creates a file and opens it. The kernel may remember a name as free that a pull has just
+    /// filled: told that it is behind, it looks again, and opens or refuses what is there as ever,
+    /// with all its checks and truncation.
     pub(super) fn create(
         &self,
         create: impl FnOnce() -> Result<Attr>,
-        (parent, name): (Ino, &[u8]),
         exclusive: bool,
         writable: bool,
     ) -> Result<Attr> {
-        let attr = match create() {
-            Err(Error::Posix(Posix::Exists)) if !exclusive => self.core.lookup(parent, name)?,
-            made => made?,
+        let made = match create() {
+            Err(Error::Posix(Posix::Exists)) if !exclusive => Err(Posix::Stale.into()),
+            made => made,
         };
-        self.open(attr.ino, writable)?;
-        self.core.remember(attr.ino, 1);
-        Ok(attr)
+        let attr = self.told(made)?;
+        match self.open(attr.ino, writable) {
+            Ok(()) => Ok(attr),
+            Err(error) => {
+                self.core.forget(attr.ino, 1);
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn open(&self, ino: Ino, writable: bool) -> Result<()> {

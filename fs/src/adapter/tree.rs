@@ -14,6 +14,10 @@ impl Core for Tree {
         Self::lookup(self, parent, name)
     }
 
+    fn lookup_told(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        Self::lookup_told(self, parent, name)
+    }
+
     fn parent(&self, dir: Ino) -> Result<Ino> {
         Self::parent(self, dir)
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rdrivefs::adapter::words::{Caller, Change};
+use rdrivefs::adapter::words::{Caller, Change, SetAttr, TimeNs};
 use rdrivefs_sync::id::Ino;
 use rustix::fs::SeekFrom as Seek2;
 
@@ -184,12 +184,47 @@ fn a_change_behind_the_kernel_is_seen_once_announced() {
     open.seek(SeekFrom::Start(0)).unwrap();
     open.read_to_string(&mut old).unwrap();
     assert_eq!(old, "first", "who has the old one open keeps it");
-    // An attribute.
-    let set = rdrivefs::adapter::words::SetAttr { mode: Some(0o640), ..Default::default() };
+    // Attributes. The kernel keeps the times of a file it holds, so the name goes too.
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let mtime = Some(TimeNs { secs: 1_000_000, nanos: 7 });
+    let set = SetAttr { mode: Some(0o640), mtime, ..Default::default() };
     local.core.set_attr(next.ino, &set).unwrap();
-    local.memory().announce(Change::Inode { ino: next.ino });
-    use std::os::unix::fs::PermissionsExt;
+    local.memory().announce(Change::Attributes { ino: next.ino });
     soon("the mode", || fs::metadata(&path).unwrap().permissions().mode() & 0o777 == 0o640);
+    local.memory().announce(Change::Entry { parent: Ino::ROOT, name: b"pulled".to_vec() });
+    soon("the time", || fs::metadata(&path).unwrap().mtime() == 1_000_000);
+}
+
+/// The pages of one file are locked while a remote does not answer; names change all the same, and
+/// so do attributes.
+#[test]
+fn a_read_that_waits_holds_up_no_name() {
+    let local = Local::new();
+    let far = local.core.create(&ROOT, Ino::ROOT, b"far", 0o644).unwrap().ino;
+    local.core.write(far, 0, &vec![1; 1 << 20]).unwrap();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let shut = Arc::clone(&gate);
+    local.memory().hook(Box::new(move |op, _| {
+        if op == "read" {
+            let open = shut.0.lock().unwrap();
+            drop(shut.1.wait_while(open, |open| !*open).unwrap());
+        }
+    }));
+    std::thread::scope(|scope| {
+        let path = local.path("far");
+        let reader = scope.spawn(move || fs::read(path).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!local.path("near").exists());
+        local.core.create(&ROOT, Ino::ROOT, b"near", 0o644).unwrap();
+        local.memory().announce(Change::Inode { ino: far });
+        local.memory().announce(Change::Attributes { ino: far });
+        local.memory().announce(Change::Entry { parent: Ino::ROOT, name: b"near".to_vec() });
+        soon("the name", || local.path("near").exists());
+        assert!(!reader.is_finished());
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        assert_eq!(reader.join().unwrap().len(), 1 << 20);
+    });
 }
 
 fn a_create_on_a_name_that_a_pull_has_filled_opens_it(mount: Mount) {
@@ -208,6 +243,17 @@ fn a_create_on_a_name_that_a_pull_has_filled_opens_it(mount: Mount) {
     assert_eq!(content, "content");
     assert!(!local.path("second").exists());
     local.core.create(&ROOT, Ino::ROOT, b"second", 0o644).unwrap();
+    // Truncated as any other file that is there; the kernel would not do that to one it made.
+    assert!(!local.path("third").exists());
+    let attr = local.core.create(&ROOT, Ino::ROOT, b"third", 0o644).unwrap();
+    local.core.write(attr.ino, 0, b"long content").unwrap();
+    fs::write(local.path("third"), b"short").unwrap();
+    assert_eq!(fs::read(local.path("third")).unwrap(), b"short");
+    assert_eq!(local.core.attr(attr.ino).unwrap().size, 5);
+    assert!(!local.path("directory").exists());
+    local.core.make_directory(&ROOT, Ino::ROOT, b"directory", 0o755).unwrap();
+    let refused = fs::write(local.path("directory"), b"short").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::IsADirectory);
     let refused = File::create_new(local.path("second")).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::AlreadyExists);
 }

@@ -16,6 +16,9 @@ pub(super) const SCHEMA: &str = "
         kind INTEGER NOT NULL, id INTEGER NOT NULL, hash BLOB NOT NULL,
         PRIMARY KEY (kind, id, hash)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS tomb (link INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS unsettled (
+        link INTEGER PRIMARY KEY, parent INTEGER NOT NULL, hash BLOB NOT NULL, row BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS unsettled_place ON unsettled (parent, hash);
     CREATE TABLE IF NOT EXISTS entry (
         link INTEGER PRIMARY KEY, parent INTEGER NOT NULL, hash BLOB NOT NULL, row BLOB NOT NULL);
     CREATE UNIQUE INDEX IF NOT EXISTS entry_name ON entry (parent, hash);

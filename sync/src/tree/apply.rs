@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Posix, Result};
 use crate::id::{Ino, LinkId};
 use crate::index::entries::EntryRow;
-use crate::index::nodes::Pending;
+use crate::index::nodes::{Marked, Pending};
 use crate::journal::{Place, Position};
 use crate::record::{Kind, Stamp, TimeNs};
 use crate::tree::acl;
@@ -15,7 +15,7 @@ use crate::tree::core::{Tree, lock};
 use crate::tree::extents::Source;
 use crate::tree::node::{Field, Node, Row, State};
 use crate::tree::op::{Attrs, Made, Op, Record, Shared, WRITE_HEADER_BYTES, Write};
-use crate::tree::tomb::TombRow;
+use crate::tree::tomb::{Register, TombRow};
 
 impl Tree {
     /// Applies a record of the journal that the index does not have yet.
@@ -96,6 +96,9 @@ impl Tree {
                 self.cut_made(&node, &mut state, (*start, *end), *size, *now, at);
                 Ok(())
             }
+            Op::Salvage { ino, made, link, parent, name, now } => {
+                self.salvaged(Ino(*ino), Ino(*made), *link, Ino(*parent), name, *now, at)
+            }
             Op::Pin { ino, pinned } => {
                 let node = self.node(Ino(*ino))?;
                 let mut state = node.write();
@@ -130,7 +133,7 @@ impl Tree {
         self.touch_directory(Ino(made.parent), at, made.now, subdirectories)
     }
 
-    fn put_entry(&self, link: u64, parent: Ino, name: &[u8], child: Ino) -> Result<()> {
+    pub(super) fn put_entry(&self, link: u64, parent: Ino, name: &[u8], child: Ino) -> Result<()> {
         self.drawn(link);
         let stamp = Stamp { lamport: 0, device: self.device };
         let entry = EntryRow { link: LinkId(link), parent, name: name.to_vec(), child, stamp };
@@ -141,25 +144,65 @@ impl Tree {
     /// Removes a name, which another may take; the last one makes an orphan.
     fn unlinked(&self, link: LinkId, by: Option<u64>, at: Position, now: TimeNs) -> Result<()> {
         let entry = self.entry_of(link)?;
+        let known = self.bury(&entry, by)?;
         self.index.remove_entry(link)?;
-        self.bury(&entry, by)?;
         let node = self.node(entry.child)?;
         let directory = node.read().row.kind == Kind::Directory;
-        self.change(&node, at, now, |row| row.unlinked(link.0));
+        self.change(&node, at, now, |row| {
+            row.unlinked(link.0);
+            row.ended();
+            if known {
+                row.hidden.push(link.0);
+            }
+        });
         node.write().orphan_if_nameless();
+        self.bury_with_last(&node)?;
         self.touch_directory(entry.parent, at, now, -i64::from(directory))
     }
 
-    /// Leaves a tombstone where another device may know the link.
-    fn bury(&self, entry: &EntryRow, by: Option<u64>) -> Result<()> {
-        self.index.set_pending(Pending::Link(entry.link.0), false)?;
-        if entry.stamp.lamport == 0 {
-            return Ok(());
+    /// Whoever takes the last name of a file has seen what it held, and means all its names: the
+    /// tombstones of those that went before say so too.
+    fn bury_with_last(&self, node: &Node) -> Result<()> {
+        let (hidden, heads) = {
+            let row = &node.read().row;
+            if !row.links.is_empty() {
+                return Ok(());
+            }
+            (row.hidden.clone(), row.all_heads().collect::<Vec<_>>())
+        };
+        for link in hidden {
+            let Some(mut tomb) = TombRow::of(&self.index, LinkId(link))? else { continue };
+            if !tomb.has_seen(heads.iter().copied()) {
+                tomb.heads.extend(heads.iter().map(|id| id.0));
+                self.index.set_tomb(link, &tomb.encode())?;
+                self.index.set_pending(Pending::Tomb(link), true)?;
+            }
         }
-        let heads = self.node(entry.child)?.read().row.heads.clone();
-        let tomb = TombRow { saw: entry.stamp, heads, by };
-        self.index.set_tomb(entry.link.0, &tomb.encode())?;
-        self.index.set_pending(Pending::Tomb(entry.link.0), true)
+        Ok(())
+    }
+
+    /// Leaves a tombstone where another device may know the link; whether one may.
+    fn bury(&self, entry: &EntryRow, by: Option<u64>) -> Result<bool> {
+        let untold_place = self.index.is_pending(Pending::Link(entry.link.0))?;
+        self.index.set_pending(Pending::Link(entry.link.0), false)?;
+        let (link, was) = (entry.link, Register::of(&self.index, entry)?);
+        let saw = entry.stamp;
+        if saw.lamport == 0 {
+            // Nobody knows it; but tombs may wait for it, and wait for its successor from now on.
+            if by.is_some() {
+                let tomb = TombRow { saw, heads: Vec::new(), by, was: None, untold_place };
+                self.index.set_tomb(link.0, &tomb.encode())?;
+            }
+            return Ok(false);
+        }
+        let heads = self.node(entry.child)?.read().row.all_heads().map(|id| id.0).collect();
+        let mut tomb = TombRow { saw, heads, by, was: Some(was), untold_place };
+        if let Some(older) = TombRow::of(&self.index, link)? {
+            tomb = tomb.joined(older);
+        }
+        self.index.set_tomb(link.0, &tomb.encode())?;
+        self.index.set_pending(Pending::Tomb(link.0), true)?;
+        Ok(true)
     }
 
     fn moved(
@@ -238,7 +281,7 @@ impl Tree {
         let node = self.node(ino)?;
         self.change(&node, at, now, |row| {
             row.mtime = now;
-            row.nlink = u32::try_from(i64::from(row.nlink) + subdirectories).unwrap_or(2);
+            row.count_subdirectories(subdirectories);
         });
         Ok(())
     }
@@ -253,6 +296,7 @@ impl Tree {
         place: Place,
     ) {
         let source = Source::Staged { place, skip: WRITE_HEADER_BYTES };
+        state.row.write_over();
         state.row.extents.put(write.offset, write.data.len() as u64, source);
         self.content_changed(node, state, write.offset + write.data.len() as u64, write.now, at);
     }
@@ -267,6 +311,7 @@ impl Tree {
         now: TimeNs,
         at: Position,
     ) {
+        state.row.write_over();
         let mut next = offset;
         for place in places {
             let source = Source::Staged { place: *place, skip: 0 };
@@ -286,6 +331,7 @@ impl Tree {
         now: TimeNs,
         at: Position,
     ) {
+        state.row.write_over();
         state.row.extents.cut(cut.0..cut.1);
         state.row.size = size;
         self.content_changed(node, state, size.min(state.row.size), now, at);
@@ -301,6 +347,7 @@ impl Tree {
         at: Position,
     ) {
         let end = shared.at + shared.len;
+        state.row.write_over();
         state.row.extents.cut(shared.at..end);
         for (range, source) in pieces {
             let place = range.start - shared.start + shared.at;
@@ -333,6 +380,7 @@ impl Tree {
         row.crtime = attrs.crtime.unwrap_or(row.crtime);
         if let Some(size) = attrs.size {
             let now = attrs.mtime.or(attrs.ctime).unwrap_or(row.mtime);
+            row.write_over();
             row.extents.cut(size..u64::MAX);
             row.size = size;
             self.content_changed(node, state, size, now, at);
@@ -363,6 +411,7 @@ impl Tree {
         state.row.mtime = now;
         state.row.ctime = now;
         state.row.touch(Field::Content);
+        state.row.again = false;
         state.position = state.position.max(at);
         state.written = self.env.instant();
         self.restaged(node, state);
@@ -383,7 +432,7 @@ impl Tree {
         Ok(())
     }
 
-    fn put_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>) -> Result<()> {
+    pub(super) fn put_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>) -> Result<()> {
         let hash = self.index.xattr_hash(ino, name);
         let zero = Stamp { lamport: 0, device: self.device };
         let value = value.map(<[u8]>::to_vec).map(minicbor::bytes::ByteVec::from);
@@ -405,10 +454,22 @@ impl Tree {
     }
 
     /// Forgets a file without names. No record tells of it: a replay finds the file without names
-    /// as well, and forgets it at its end.
+    /// as well, and forgets it at its end. Of one that other devices know a grave stays.
     pub(super) fn purged(&self, node: &Node) -> Result<()> {
-        let stored = node.read().stored;
-        self.index.remove_node(node.ino, stored)?;
+        let mut state = node.write();
+        if state.row.hidden.is_empty() || state.row.cut.is_some() {
+            self.index.remove_node(node.ino, state.stored)?;
+        } else {
+            state.row.bury();
+            self.index.set_node(node.ino, &state.row.encode())?;
+            self.index.mark(Marked::Orphan, node.ino, false)?;
+            self.index.mark(Marked::Staged, node.ino, false)?;
+            self.index.set_pending(Pending::Node(node.ino), false)?;
+            for (hash, _) in self.index.xattrs(node.ino)? {
+                self.index.set_pending(Pending::Xattr(node.ino, hash), false)?;
+            }
+        }
+        drop(state);
         self.drop_node(node.ino);
         self.files.fetch_sub(1, Ordering::Relaxed);
         lock(&self.upkeep).purged = true;

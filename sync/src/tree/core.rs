@@ -82,7 +82,11 @@ impl Tree {
             }
             let forgotten = self.forgotten.load(Ordering::Acquire);
             let row = self.index.node(ino)?.ok_or(Posix::Stale)?;
-            let node = Node::new(ino, Row::decode(ino, &row)?, false, self.env.instant());
+            let row = Row::decode(ino, &row)?;
+            if row.grave {
+                return Err(Posix::Stale.into());
+            }
+            let node = Node::new(ino, row, false, self.env.instant());
             let mut nodes = lock(&self.nodes);
             if self.forgotten.load(Ordering::Acquire) != forgotten {
                 continue;

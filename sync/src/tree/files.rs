@@ -95,9 +95,10 @@ impl Tree {
                 state.closed = Some(self.env.instant());
                 self.journal.end_stream(ino.0);
             }
-            state.opens == 0 && state.row.nlink == 0
+            state.opens == 0 && state.row.links.is_empty()
         };
-        if orphan && let Err(e) = self.purge_if_unreachable(ino) {
+        let gone = || self.salvage(ino).and_then(|()| self.purge_if_unreachable(ino));
+        if orphan && let Err(e) = gone() {
             tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
         }
     }

@@ -1,28 +1,52 @@
 //! What merging needs from the tree: records of other devices, applied by the rules of registers.
 //!
 //! A register changed here and not published wins, since it will be published with a later stamp.
-//! A pulled version of a file that the kernel holds arrives like a rename over the old one: a new
-//! inode, the names led to it, the old one staying with whoever has it open.
+//! The records of a commit are taken in one by one and change what is known of files and links;
+//! what stands where is found from that at the end, for all of them together: see `settling`.
+//! Whatever members' records say is no error of this device's: what makes no sense has no effect.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLockWriteGuard};
 
 use crate::error::Result;
 use crate::id::{FileId, Ino, LinkId, VersionId};
 use crate::index::entries::EntryRow;
-use crate::index::nodes::{Marked, Pending};
+use crate::index::nodes::Pending;
 use crate::record::{Kind, Stamp, TimeNs};
-use crate::tree::core::{Tree, lock};
+use crate::tree::core::Tree;
 use crate::tree::extents::Extents;
 use crate::tree::node::{Field, Node, Row};
+use crate::tree::tomb::{Register, TombRow};
+use crate::tree::unsettled::Place;
 use crate::tree::words::Change;
 use crate::tree::xattrs::XattrRow;
 
 /// The tree held still while records are applied; the kernel hears of it at the end.
 pub struct Merging<'a> {
-    tree: &'a Tree,
+    pub(super) tree: &'a Tree,
     _alone: RwLockWriteGuard<'a, ()>,
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
     finished: bool,
+    /// The files this commit is about, graves among them.
+    nodes: HashMap<FileId, Arc<Node>>,
+    /// What is known of links that do not stand yet.
+    pub(super) links: HashMap<LinkId, Register>,
+    /// Files whose names must be looked at.
+    pub(super) touched: BTreeSet<FileId>,
+    /// Files that may have lost their last name.
+    pub(super) nameless: BTreeSet<FileId>,
+    /// Directories out of which something went.
+    pub(super) emptied: BTreeSet<FileId>,
+    /// Places about which something changed.
+    pub(super) places: BTreeSet<Place>,
+    /// Links that have their directory and not yet their name.
+    pub(super) unshown: BTreeMap<LinkId, EntryRow>,
+    /// How many of these each directory has.
+    pub(super) coming: HashMap<Ino, usize>,
+    /// Versions whose copies everybody must be told of, whatever becomes of their files.
+    pub(super) copies_to_tell: Vec<VersionId>,
+    /// A directory came to stand: what could not be in it may go there now.
+    pub(super) directory_came: bool,
 }
 
 /// Attributes that a record sets.
@@ -42,6 +66,8 @@ pub struct Attributes {
 pub struct Version {
     /// Its id.
     pub id: VersionId,
+    /// The versions it replaces.
+    pub bases: Vec<VersionId>,
     /// Bytes.
     pub size: u64,
     /// When it was made.
@@ -58,7 +84,23 @@ impl Tree {
     pub fn merging(&self) -> Result<Merging<'_>> {
         let alone = self.alone();
         self.flush_alone()?;
-        Ok(Merging { tree: self, _alone: alone, changes: Vec::new(), finished: false })
+        self.settle_touched()?;
+        Ok(Merging {
+            tree: self,
+            _alone: alone,
+            changes: Vec::new(),
+            finished: false,
+            nodes: HashMap::new(),
+            links: HashMap::new(),
+            touched: BTreeSet::new(),
+            nameless: BTreeSet::new(),
+            emptied: BTreeSet::new(),
+            places: BTreeSet::new(),
+            unshown: BTreeMap::new(),
+            coming: HashMap::new(),
+            copies_to_tell: Vec::new(),
+            directory_came: false,
+        })
     }
 }
 
@@ -68,15 +110,16 @@ impl Merging<'_> {
     /// # Errors
     /// Of the index.
     pub fn file(
-        &self,
+        &mut self,
         file: FileId,
         kind: Kind,
         rdev: u32,
         target: &[u8],
         born: TimeNs,
     ) -> Result<()> {
-        if self.current(file)?.is_some() {
-            return Ok(());
+        if let Some(node) = self.current(file)? {
+            // Somebody touched a copy: from now on it is a file like any other.
+            return self.touched_elsewhere(&node);
         }
         let mode = if kind == Kind::Directory { 0o700 } else { 0o600 };
         let uid = rustix::process::geteuid().as_raw();
@@ -84,7 +127,8 @@ impl Merging<'_> {
         let mut row = Row::new(kind, mode, uid, gid, born);
         row.rdev = rdev;
         row.target = target.to_vec();
-        self.tree.adopt(Ino::first(file), row);
+        let node = self.tree.adopt(Ino::first(file), row);
+        self.nodes.insert(file, node);
         Ok(())
     }
 
@@ -113,8 +157,10 @@ impl Merging<'_> {
         row.mtime = mtime.unwrap_or(row.mtime);
         row.ctime = self.tree.now();
         self.tree.dirtied(&node, &mut state);
-        self.changes.push(Change::Inode { ino: node.ino });
-        Ok(())
+        drop(state);
+        // Copies of it have its attributes.
+        self.touched.insert(file);
+        self.attributes_changed(&node)
     }
 
     /// An extended attribute is set or removed.
@@ -138,8 +184,7 @@ impl Merging<'_> {
         }
         let row = XattrRow { name: name.to_vec(), value: value.map(<[u8]>::to_vec), stamp };
         index.set_xattr(node.ino, &hash, Some(&row.encode()))?;
-        self.changes.push(Change::Inode { ino: node.ino });
-        Ok(())
+        self.attributes_changed(&node)
     }
 
     /// A link stands in a place.
@@ -154,25 +199,29 @@ impl Merging<'_> {
         file: FileId,
         stamp: Stamp,
     ) -> Result<()> {
-        let index = &self.tree.index;
-        let Some(child) = self.current(file)? else { return Ok(()) };
-        if let Some(tomb) = index.tomb(link.0)? {
-            let saw = crate::tree::tomb::TombRow::decode(&tomb)?.saw;
-            if saw >= stamp {
+        let Some(child) = self.current(file)?.filter(|_| file != FileId::ROOT) else {
+            return Ok(());
+        };
+        let known = self.register(link)?;
+        let another = known.as_ref().is_some_and(|known| known.child != file.0);
+        let beaten = known.is_some_and(|known| known.stamp >= stamp);
+        if another || beaten || self.tree.index.is_pending(Pending::Link(link.0))? {
+            return Ok(());
+        }
+        {
+            let row = &child.read().row;
+            let mut names = row.links.iter().chain(&row.hidden);
+            if row.kind == Kind::Directory && names.any(|known| *known != link.0) {
+                // A directory has one name for life.
                 return Ok(());
             }
         }
-        let old = index.link(link)?;
-        if let Some(old) = &old {
-            if old.stamp >= stamp || index.is_pending(Pending::Link(link.0))? {
-                return Ok(());
-            }
-            self.take_away(old)?;
-        }
-        let directory = child.read().row.kind == Kind::Directory;
-        let (parent, name) = self.place(Ino::first(parent), name, &child, directory, stamp)?;
-        let entry = EntryRow { link, parent, name, child: child.ino, stamp };
-        self.put(&entry, &child, directory)
+        self.withdraw(link)?;
+        let place = Place { parent: parent.0, name: name.to_vec() };
+        self.links.insert(link, Register { place, child: file.0, stamp });
+        self.hide(&child, link);
+        self.touched.insert(file);
+        Ok(())
     }
 
     /// A link is gone, as far as its remover had seen.
@@ -180,64 +229,15 @@ impl Merging<'_> {
     /// # Errors
     /// Of the index.
     pub fn unlink(&mut self, link: LinkId, saw: Stamp, heads: &[VersionId]) -> Result<()> {
-        let index = &self.tree.index;
-        let tomb = crate::tree::tomb::TombRow {
-            saw,
-            heads: heads.iter().map(|id| id.0).collect(),
-            by: None,
-        };
-        let Some(entry) = index.link(link)? else {
-            return index.set_tomb(link.0, &tomb.encode());
-        };
-        if entry.stamp > saw || index.is_pending(Pending::Link(link.0))? {
-            return Ok(());
+        let heads = heads.iter().map(|id| id.0).collect();
+        let mut tomb = TombRow { saw, heads, by: None, was: None, untold_place: false };
+        if let Some(older) = TombRow::of(&self.tree.index, link)? {
+            tomb = older.joined(tomb);
         }
-        let node = self.tree.node(entry.child)?;
-        let keeps = {
-            let row = &node.read().row;
-            let unseen = row.heads.iter().any(|id| !heads.contains(&VersionId(*id)));
-            let last = row.links.len() <= 1;
-            last && (unseen || row.is_changed(Field::Content))
-        };
-        if keeps || index.has_entries(entry.child)? {
-            return Ok(());
+        self.tree.index.set_tomb(link.0, &tomb.encode())?;
+        if let Some(register) = self.register(link)? {
+            self.touched.insert(FileId(register.child));
         }
-        index.set_tomb(link.0, &tomb.encode())?;
-        self.take_away(&entry)?;
-        self.bury_if_nameless(&node)
-    }
-
-    /// A version of a file's content.
-    ///
-    /// # Errors
-    /// Of the index.
-    pub fn version(&mut self, file: FileId, version: Version, stamp: Stamp) -> Result<()> {
-        let Some(node) = self.current(file)? else { return Ok(()) };
-        let (known, beaten, seen) = {
-            let row = &node.read().row;
-            let known = row.heads.contains(&version.id.0);
-            let beaten = row.version >= stamp || row.is_changed(Field::Content);
-            (known, beaten, !row.heads.is_empty() || row.size > 0)
-        };
-        if known || beaten {
-            return Ok(());
-        }
-        let held = lock(&self.tree.references).contains_key(&node.ino) || node.read().opens > 0;
-        let node = if seen && held { self.reincarnate(&node)? } else { node };
-        let mut state = node.write();
-        let row = &mut state.row;
-        row.extents = version.extents;
-        row.size = version.size;
-        row.heads = vec![version.id.0];
-        row.version = stamp;
-        if stamp > row.stamps[Field::Mtime as usize] {
-            row.mtime = version.mtime;
-            row.stamps[Field::Mtime as usize] = stamp;
-        }
-        row.ctime = self.tree.now();
-        self.tree.restaged(&node, &mut state);
-        self.tree.dirtied(&node, &mut state);
-        self.changes.push(Change::Inode { ino: node.ino });
         Ok(())
     }
 
@@ -247,6 +247,7 @@ impl Merging<'_> {
     /// Of the index.
     pub fn finish(mut self) -> Result<()> {
         let tree = self.tree;
+        self.settle()?;
         tree.flush_alone()?;
         // What is done here from now on may rest on what came from elsewhere, and the journal has
         // only the former.
@@ -261,139 +262,58 @@ impl Merging<'_> {
         Ok(())
     }
 
-    /// The present incarnation of a file: the one that has names, else the newest.
-    fn current(&self, file: FileId) -> Result<Option<Arc<Node>>> {
-        if file == FileId::ROOT {
-            return self.tree.node(Ino::ROOT).map(Some);
+    /// A file as it is now, a grave if it is one: see [`Tree::present`].
+    pub(super) fn current(&mut self, file: FileId) -> Result<Option<Arc<Node>>> {
+        if let Some(node) = self.nodes.get(&file).filter(|node| !node.read().gone) {
+            return Ok(Some(node.clone()));
         }
-        let first = Ino::first(file);
-        let known = lock(&self.tree.nodes).get(&first).cloned();
-        if let Some(node) = known.filter(|node| node.read().row.nlink > 0) {
-            return Ok(Some(node));
-        }
-        let mut inos = self.tree.index.incarnations(file)?;
-        inos.extend(lock(&self.tree.dirty).keys().filter(|ino| ino.file() == file));
-        let mut best = None;
-        for ino in inos {
-            let node = self.tree.node(ino)?;
-            if node.read().row.nlink > 0 {
-                return Ok(Some(node));
-            }
-            best = Some(node);
-        }
-        Ok(best)
-    }
-
-    /// Where a link goes: where it asks to, unless that is taken, gone or inside itself.
-    fn place(
-        &self,
-        parent: Ino,
-        name: &[u8],
-        child: &Arc<Node>,
-        directory: bool,
-        stamp: Stamp,
-    ) -> Result<(Ino, Vec<u8>)> {
-        let exists = self.tree.node(parent).is_ok_and(|node| node.read().row.nlink > 0);
-        let cycle = exists && directory && self.tree.is_inside(parent, child.ino)?;
-        let (parent, name) = match exists && !cycle {
-            true => (parent, name.to_vec()),
-            false => (Ino::ROOT, suffixed(name, "moved", stamp)),
+        let node = self.tree.present(file)?;
+        match &node {
+            Some(node) => self.nodes.insert(file, node.clone()),
+            None => self.nodes.remove(&file),
         };
-        let mut free = name.clone();
-        let mut count = 1;
-        while self.tree.index.entry(parent, &free)?.is_some() {
-            free = suffixed(&name, &format!("conflict {count}"), stamp);
-            count += 1;
-        }
-        Ok((parent, free))
-    }
-
-    fn put(&mut self, entry: &EntryRow, child: &Arc<Node>, directory: bool) -> Result<()> {
-        self.tree.index.set_entry(entry)?;
-        self.tree.index.mark(Marked::Orphan, child.ino, false)?;
-        {
-            let mut state = child.write();
-            state.marked_orphan(false);
-            state.row.linked(entry.link.0);
-            if directory {
-                state.row.nlink = state.row.nlink.max(2);
-                state.row.parent = entry.parent.0;
-            }
-            self.tree.dirtied(child, &mut state);
-        }
-        self.count_subdirectory(entry.parent, i64::from(directory))?;
-        self.entry_changed(entry);
-        Ok(())
-    }
-
-    fn take_away(&mut self, entry: &EntryRow) -> Result<()> {
-        self.tree.index.remove_entry(entry.link)?;
-        let child = self.tree.node(entry.child)?;
-        let directory = {
-            let mut state = child.write();
-            state.row.unlinked(entry.link.0);
-            self.tree.dirtied(&child, &mut state);
-            state.row.kind == Kind::Directory
-        };
-        self.count_subdirectory(entry.parent, -i64::from(directory))?;
-        self.entry_changed(entry);
-        Ok(())
-    }
-
-    fn count_subdirectory(&self, parent: Ino, by: i64) -> Result<()> {
-        let now = self.tree.now();
-        let node = self.tree.node(parent)?;
-        self.tree.change(&node, crate::journal::Position(0), now, |row| {
-            row.nlink = u32::try_from(i64::from(row.nlink) + by).unwrap_or(2);
-        });
-        Ok(())
-    }
-
-    fn bury_if_nameless(&self, node: &Arc<Node>) -> Result<()> {
-        if node.read().row.nlink > 0 {
-            return Ok(());
-        }
-        let held = lock(&self.tree.references).contains_key(&node.ino) || node.read().opens > 0;
-        match held {
-            true => {
-                node.write().marked_orphan(true);
-                self.tree.index.mark(Marked::Orphan, node.ino, true)
-            }
-            false => self.tree.purged(node),
-        }
-    }
-
-    fn reincarnate(&mut self, old: &Arc<Node>) -> Result<Arc<Node>> {
-        let mut row = old.read().row.clone();
-        let mut ino = old.ino.next();
-        while self.tree.node(ino).is_ok() {
-            ino = ino.next();
-        }
-        for (hash, xattr) in self.tree.index.xattrs(old.ino)? {
-            self.tree.index.set_xattr(ino, &hash, Some(&xattr))?;
-        }
-        let links = std::mem::take(&mut row.links);
-        row.nlink = 0;
-        let node = self.tree.adopt(ino, row);
-        for link in links {
-            let mut entry = self.tree.entry_of(LinkId(link))?;
-            entry.child = ino;
-            self.tree.index.set_entry(&entry)?;
-            node.write().row.linked(link);
-            old.write().row.unlinked(link);
-            self.entry_changed(&entry);
-        }
-        let mut state = old.write();
-        // What is written to the old one from now on concerns nobody else.
-        state.row.changed = 0;
-        state.marked_orphan(true);
-        self.tree.dirtied(old, &mut state);
-        drop(state);
-        self.tree.index.mark(Marked::Orphan, old.ino, true)?;
         Ok(node)
     }
 
-    fn entry_changed(&mut self, entry: &EntryRow) {
+    /// From now on this is the file.
+    pub(super) fn replaced(&mut self, node: &Arc<Node>) {
+        self.nodes.insert(node.ino.file(), node.clone());
+    }
+
+    /// The latest that is known of a link, whether it stands, is to stand or is gone.
+    pub(super) fn register(&self, link: LinkId) -> Result<Option<Register>> {
+        let index = &self.tree.index;
+        if let Some(known) = self.links.get(&link) {
+            return Ok(Some(known.clone()));
+        }
+        match self.entry(link)? {
+            Some(entry) => Register::of(index, &entry).map(Some),
+            None => Ok(TombRow::of(index, link)?.and_then(|tomb| tomb.was)),
+        }
+    }
+
+    /// A link that stands, with or without its name.
+    pub(super) fn entry(&self, link: LinkId) -> Result<Option<EntryRow>> {
+        match self.unshown.get(&link) {
+            Some(entry) => Ok(Some(entry.clone())),
+            None => self.tree.index.link(link),
+        }
+    }
+
+    /// The attributes of a file changed. The kernel may be about to learn the old ones with a
+    /// name, and keeps the times of a file it holds, so it is told to look its names up again too.
+    fn attributes_changed(&mut self, node: &Node) -> Result<()> {
+        self.changes.push(Change::Attributes { ino: node.ino });
+        let links = node.read().row.links.clone();
+        for link in links {
+            if let Some(entry) = self.entry(LinkId(link))? {
+                self.entry_changed(&entry);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn entry_changed(&mut self, entry: &EntryRow) {
         self.changes.push(Change::Entry { parent: entry.parent, name: entry.name.clone() });
     }
 }
@@ -406,13 +326,4 @@ impl Drop for Merging<'_> {
             self.tree.failed.store(true, std::sync::atomic::Ordering::Relaxed);
         }
     }
-}
-
-/// A name with a remark before its extension, cut to what a name may have.
-fn suffixed(name: &[u8], remark: &str, stamp: Stamp) -> Vec<u8> {
-    let remark = format!(" ({remark}, {})", stamp.device.0).into_bytes();
-    let dot = name.iter().rposition(|b| *b == b'.').filter(|at| *at > 0).unwrap_or(name.len());
-    let (stem, extension) = name.split_at(dot);
-    let room = 255_usize.saturating_sub(remark.len() + extension.len());
-    [&stem[..stem.len().min(room)], &remark, extension].concat()
 }

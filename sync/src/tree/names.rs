@@ -34,14 +34,39 @@ impl Tree {
     /// # Errors
     /// [`Posix::NoEntry`] and the others of `lookup`.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.find(parent, name, |child| self.attr(child))
+    }
+
+    /// As [`Tree::lookup`], for the kernel, which is told of the inode: its reference is counted
+    /// before anything is read, so that no pull changes behind its back what it is about to get.
+    ///
+    /// # Errors
+    /// As [`Tree::lookup`].
+    pub fn lookup_told(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        self.find(parent, name, |child| self.attr_told(child))
+    }
+
+    fn attr_told(&self, ino: Ino) -> Result<Attr> {
+        self.remember(ino, 1);
+        self.attr(ino).inspect_err(|_| self.forget(ino, 1))
+    }
+
+    fn find(&self, parent: Ino, name: &[u8], look: impl Fn(Ino) -> Result<Attr>) -> Result<Attr> {
+        let child = || {
+            let _moving = self.moving_shared();
+            Ok::<_, Error>(self.entry(parent, name)?.ok_or(Posix::NoEntry)?.child)
+        };
+        let mut before = child()?;
         loop {
-            let child = {
-                let _moving = self.moving_shared();
-                self.entry(parent, name)?.ok_or(Posix::NoEntry)?.child
-            };
-            match self.attr(child) {
+            match look(before) {
                 // It went meanwhile, and another may stand there now.
-                Err(Error::Posix(Posix::Stale)) => {}
+                Err(Error::Posix(Posix::Stale)) => {
+                    let now = child()?;
+                    if now == before {
+                        return Err(Error::corrupt("the index", format!("{now:?} is not there")));
+                    }
+                    before = now;
+                }
                 attr => return attr,
             }
         }
@@ -271,7 +296,7 @@ impl Tree {
             references.remove(&ino);
         }
         let _gate = self.shared();
-        if let Err(e) = self.purge_if_unreachable(ino) {
+        if let Err(e) = self.salvage(ino).and_then(|()| self.purge_if_unreachable(ino)) {
             tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
         }
     }
@@ -357,7 +382,7 @@ impl Tree {
         };
         let held = {
             let state = node.read();
-            state.row.nlink > 0 || state.opens > 0
+            !state.row.links.is_empty() || state.opens > 0 || state.row.is_cut_and_written()
         };
         if held || ino == Ino::ROOT {
             return Ok(());
@@ -373,7 +398,7 @@ impl Tree {
         if matches!(name, b"." | b"..") || self.entry(parent, name)?.is_some() {
             return Err(Posix::Exists.into());
         }
-        if self.node(parent)?.read().row.nlink == 0 {
+        if parent != Ino::ROOT && self.node(parent)?.read().row.links.is_empty() {
             return Err(Posix::NoEntry.into());
         }
         Ok(())
@@ -395,17 +420,16 @@ impl Tree {
     }
 
     /// Whether `dir` is `ancestor` or lies below it.
-    pub(super) fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
+    fn is_inside(&self, dir: Ino, ancestor: Ino) -> Result<bool> {
         let mut at = dir;
-        loop {
-            if at == ancestor {
-                return Ok(true);
-            }
-            if at == Ino::ROOT {
-                return Ok(false);
-            }
-            at = self.parent(at)?;
+        while at != ancestor && at != Ino::ROOT {
+            at = match self.parent(at) {
+                // It is in nothing, so neither in `ancestor`.
+                Err(Error::Posix(Posix::Stale)) => return Ok(false),
+                parent => parent?,
+            };
         }
+        Ok(at == ancestor)
     }
 }
 

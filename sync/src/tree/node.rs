@@ -10,6 +10,7 @@ use crate::id::{Ino, VersionId};
 use crate::journal::Position;
 use crate::record::{INLINE_BYTES_MAX, Kind, Stamp, TimeNs};
 use crate::tree::extents::Extents;
+use crate::tree::unsettled::Place;
 use crate::tree::words::Attr;
 
 /// A register of a file; each is merged by itself.
@@ -97,6 +98,41 @@ pub struct Row {
     /// Whether its content stays on this computer.
     #[n(18)]
     pub pinned: bool,
+    /// Losing heads of which untouched copies stand beside it.
+    #[n(20)]
+    #[cbor(default)]
+    pub others: Vec<u64>,
+    /// Names it had or is to have, and has not.
+    #[n(21)]
+    #[cbor(default)]
+    pub hidden: Vec<u64>,
+    /// It is gone, and known still, so that a concurrent change can bring it back.
+    #[n(22)]
+    #[cbor(default)]
+    pub grave: bool,
+    /// What its head holds, while it is being written over.
+    #[n(23)]
+    pub(super) told: Option<Told>,
+    /// The content to be told is the version that is its head.
+    #[n(24)]
+    #[cbor(default)]
+    pub again: bool,
+    /// A pulled version took its names, which were these.
+    #[n(25)]
+    pub(super) cut: Option<Place>,
+    /// It is an untouched copy of a version of this file.
+    #[n(26)]
+    pub copy: Option<u64>,
+}
+
+/// The content of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Told {
+    #[n(0)]
+    size: u64,
+    #[n(1)]
+    extents: Extents,
 }
 
 /// A file in memory. Lock: the state alone; taken after the gate and the names, before the index.
@@ -160,6 +196,13 @@ impl Row {
             heads: Vec::new(),
             version: stamp,
             pinned: false,
+            others: Vec::new(),
+            hidden: Vec::new(),
+            grave: false,
+            told: None,
+            again: false,
+            cut: None,
+            copy: None,
         }
     }
 
@@ -181,25 +224,75 @@ impl Row {
 
     /// Another name leads here.
     pub fn linked(&mut self, link: u64) {
+        self.hidden.retain(|known| *known != link);
         self.links.push(link);
         if self.kind != Kind::Directory {
             self.nlink = u32::try_from(self.links.len()).expect("names are bounded");
         }
     }
 
-    /// A name is gone; a directory is gone with its last.
+    /// A name is gone. Of a directory the count says how many directories are in it, so it stays
+    /// until it is clear that no name comes back: see [`Row::ended`].
     pub fn unlinked(&mut self, link: u64) {
         self.links.retain(|known| *known != link);
-        match self.kind {
-            Kind::Directory if self.links.is_empty() => self.nlink = 0,
-            Kind::Directory => {}
-            _ => self.nlink = u32::try_from(self.links.len()).expect("names are bounded"),
+        if self.kind != Kind::Directory {
+            self.nlink = u32::try_from(self.links.len()).expect("names are bounded");
         }
+    }
+
+    /// Without a name it is gone, a directory too.
+    pub fn ended(&mut self) {
+        if self.links.is_empty() {
+            self.nlink = 0;
+        }
+    }
+
+    /// Directories came into a directory, or left it.
+    pub(super) fn count_subdirectories(&mut self, by: i64) {
+        let count = i64::from(self.nlink) + by;
+        // What lives is decided by names, so a wrong count would be seen and do no more harm.
+        debug_assert!(count >= 2, "a directory counts those in it: {count}");
+        self.nlink = u32::try_from(count).unwrap_or_default().max(2);
+    }
+
+    /// Whether somebody wrote to it after a pulled version had taken its names.
+    pub(super) fn is_cut_and_written(&self) -> bool {
+        self.cut.is_some() && self.is_changed(Field::Content)
+    }
+
+    /// What is left of it when it is gone: what a concurrent change needs to bring it back. What
+    /// was changed here and not told is told then.
+    pub(super) fn bury(&mut self) {
+        if self.is_written() {
+            // Nobody knows what was written since, and nobody will: it is its head again.
+            let told = self.told.take();
+            (self.size, self.extents) =
+                told.map_or((0, Extents::default()), |told| (told.size, told.extents));
+            self.changed &= !(1 << Field::Content as u8);
+        }
+        (self.grave, self.nlink, self.pinned) = (true, 0, false);
     }
 
     /// The newest versions of its content.
     pub fn heads(&self) -> Vec<VersionId> {
         self.heads.iter().map(|id| VersionId(*id)).collect()
+    }
+
+    /// The same, and those of which copies stand beside it.
+    pub(super) fn all_heads(&self) -> impl Iterator<Item = VersionId> + '_ {
+        self.heads.iter().chain(&self.others).map(|id| VersionId(*id))
+    }
+
+    /// Its content is about to be changed.
+    pub(super) fn write_over(&mut self) {
+        if !self.is_written() && !self.heads.is_empty() {
+            self.told = Some(Told { size: self.size, extents: self.extents.clone() });
+        }
+    }
+
+    /// Whether its content was changed here since its head, or instead of it.
+    pub(super) fn is_written(&self) -> bool {
+        self.is_changed(Field::Content) && !self.again
     }
 
     /// What `stat` tells.
@@ -250,7 +343,7 @@ const BLOCK_BYTES: u64 = 4096;
 impl State {
     /// Notes whether a file that had a name has none any more.
     pub(super) fn orphan_if_nameless(&mut self) {
-        self.orphan = self.row.nlink == 0;
+        self.orphan = self.row.links.is_empty();
     }
 
     /// Notes what the index says of it now.

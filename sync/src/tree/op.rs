@@ -129,6 +129,22 @@ pub(super) enum Op {
     /// A range of a file has the bytes that another range had then.
     #[n(11)]
     Share(#[n(0)] Shared),
+    /// What was written after a pulled version took the names becomes a file of its own.
+    #[n(12)]
+    Salvage {
+        #[n(0)]
+        ino: u64,
+        #[n(1)]
+        made: u64,
+        #[n(2)]
+        link: u64,
+        #[n(3)]
+        parent: u64,
+        #[cbor(n(4), with = "minicbor::bytes")]
+        name: Vec<u8>,
+        #[n(5)]
+        now: TimeNs,
+    },
     /// Content stays on this computer, or may go again.
     #[n(9)]
     Pin {
@@ -254,7 +270,8 @@ impl Op {
             | Self::Link { .. }
             | Self::Unlink { .. }
             | Self::Move { .. }
-            | Self::Exchange { .. } => false,
+            | Self::Exchange { .. }
+            | Self::Salvage { .. } => false,
         }
     }
 

@@ -92,6 +92,7 @@ impl Tree {
         let dirty: Vec<_> = lock(&tree.dirty).values().cloned().collect();
         let nameless = dirty.iter().filter(|node| node.read().orphan).map(|node| node.ino);
         for ino in tree.index.marked(Marked::Orphan)?.into_iter().chain(nameless) {
+            tree.salvage(ino)?;
             tree.purge_if_unreachable(ino)?;
         }
         tree.flush()?;

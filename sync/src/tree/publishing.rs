@@ -2,10 +2,10 @@
 
 use std::sync::RwLockWriteGuard;
 
-use crate::error::Result;
+use crate::error::{Error, Posix, Result};
 use crate::id::{FileId, Ino, LinkId, VersionId};
 use crate::index::nodes::Pending;
-use crate::record::Stamp;
+use crate::record::{BASES_MAX, Stamp};
 use crate::tree::core::Tree;
 use crate::tree::node::{Field, Row};
 use crate::tree::tomb::TombRow;
@@ -78,6 +78,7 @@ impl Tree {
     /// Of the index.
     pub fn publishing(&self) -> Result<Publishing<'_>> {
         let alone = self.alone();
+        self.settle_touched()?;
         self.flush_alone()?;
         Ok(Publishing { tree: self, _alone: alone })
     }
@@ -114,9 +115,13 @@ impl Publishing<'_> {
         self.tree.index.is_pending(pending)
     }
 
-    /// A number for a new version.
-    pub fn draw_version(&self) -> VersionId {
-        VersionId(self.tree.draw())
+    /// The id and the bases of the version that a file's content is told as: a new one after its
+    /// head, or the head itself.
+    pub fn name_version(&self, row: &Row) -> (VersionId, Vec<VersionId>) {
+        match row.heads.first().filter(|_| row.again) {
+            Some(head) => (VersionId(*head), Vec::new()),
+            None => (VersionId(self.tree.draw()), row.heads()),
+        }
     }
 
     /// Notes that a commit of this stamp told it; of content, as this version.
@@ -134,7 +139,7 @@ impl Publishing<'_> {
             Pending::Node(ino) => self.told_node(ino, stamp, version, content_withheld),
             Pending::Xattr(ino, hash) => self.told_xattr(ino, &hash, stamp),
             Pending::Link(link) => self.told_link(LinkId(link), stamp),
-            Pending::Tomb(_) => Ok(()),
+            Pending::Tomb(link) => self.told_tomb(LinkId(link)),
         }?;
         if !content_withheld {
             self.tree.index.set_pending(pending, false)?;
@@ -163,7 +168,11 @@ impl Publishing<'_> {
         let index = &self.tree.index;
         Ok(match pending {
             Pending::Node(ino) => {
-                let row = self.row(ino).ok().filter(|row| row.nlink > 0);
+                let row = match self.row(ino) {
+                    // It went, and nobody needs to be told what it was.
+                    Err(Error::Posix(Posix::Stale)) => None,
+                    row => Some(row?).filter(|row| ino == Ino::ROOT || !row.links.is_empty()),
+                };
                 row.map(|row| Draft::Node(Box::new(NodeDraft { ino, row })))
             }
             Pending::Xattr(ino, hash) => {
@@ -175,12 +184,13 @@ impl Publishing<'_> {
                 Draft::Link(LinkDraft { link: entry.link, parent, name: entry.name, child })
             }),
             Pending::Tomb(link) => {
-                let tomb = index.tomb(link)?.map(|row| TombRow::decode(&row)).transpose()?;
-                tomb.map(|tomb| {
-                    let heads = tomb.heads.into_iter().map(VersionId).collect();
-                    let by = tomb.by.map(LinkId);
-                    Draft::Tomb(TombDraft { link: LinkId(link), saw: tomb.saw, heads, by })
-                })
+                let Some(tomb) = TombRow::of(index, LinkId(link))? else { return Ok(None) };
+                let mut heads: Vec<_> = tomb.heads.iter().copied().map(VersionId).collect();
+                heads.sort_unstable();
+                heads.dedup();
+                heads.truncate(BASES_MAX);
+                let by = self.successor(&tomb)?;
+                Some(Draft::Tomb(TombDraft { link: LinkId(link), saw: tomb.saw, heads, by }))
             }
         })
     }
@@ -204,6 +214,7 @@ impl Publishing<'_> {
         if let Some(version) = version {
             state.row.heads = vec![version.0];
             state.row.version = stamp;
+            (state.row.again, state.row.told) = (false, None);
         }
         self.tree.dirtied(&node, &mut state);
         Ok(())
@@ -213,6 +224,30 @@ impl Publishing<'_> {
         let Some(row) = self.tree.index.xattr(ino, hash)? else { return Ok(()) };
         let row = XattrRow { stamp, ..XattrRow::decode(&row)? };
         self.tree.index.set_xattr(ino, hash, Some(&row.encode()))
+    }
+
+    /// The link that stands in the place of a dead one, however often it was replaced since.
+    fn successor(&self, tomb: &TombRow) -> Result<Option<LinkId>> {
+        let mut by = tomb.by.map(LinkId);
+        while let Some(link) = by {
+            match TombRow::of(&self.tree.index, link)?.filter(TombRow::is_untold) {
+                Some(next) => by = next.by.map(LinkId),
+                None => break,
+            }
+        }
+        Ok(by)
+    }
+
+    /// Nobody asks any more for those who stood in its place and were never told.
+    fn told_tomb(&self, link: LinkId) -> Result<()> {
+        let index = &self.tree.index;
+        let mut by = TombRow::of(index, link)?.and_then(|tomb| tomb.by);
+        while let Some(link) = by.map(LinkId) {
+            let Some(tomb) = TombRow::of(index, link)?.filter(TombRow::is_untold) else { break };
+            index.remove_tomb(link)?;
+            by = tomb.by;
+        }
+        Ok(())
     }
 
     fn told_link(&self, link: LinkId, stamp: Stamp) -> Result<()> {

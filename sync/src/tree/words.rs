@@ -100,4 +100,5 @@ pub struct Statfs {
 pub enum Change {
     Entry { parent: Ino, name: Vec<u8> },
     Inode { ino: Ino },
+    Attributes { ino: Ino },
 }

@@ -1,0 +1,215 @@
+//! What was done here to links that no record tells of as they stand: they are told from now on.
+//!
+//! A person who removes the winner of a name, works on a copy or empties a directory that a
+//! tombstone was kept for has seen what stood there, and expects it to stay. So before anything is
+//! published or merged, whatever was touched is settled: it becomes, by records, what it was by
+//! sight.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Posix, Result};
+use crate::id::{FileId, Ino, LinkId, VersionId};
+use crate::index::entries::EntryRow;
+use crate::index::nodes::Pending;
+use crate::record::Kind;
+use crate::tree::core::{Tree, lock};
+use crate::tree::node::{Field, Node, Row};
+use crate::tree::unsettled::{CopyOf, Place, Unsettled, copy_link};
+
+impl Tree {
+    /// Settles what was touched here. The caller has the gate to itself.
+    pub(super) fn settle_touched(&self) -> Result<()> {
+        for link in self.index.unsettled_links()? {
+            let Some(row) = Unsettled::of(&self.index, link)? else { continue };
+            let entry = self.index.link(link)?;
+            match (&entry, row.copy) {
+                (entry, Some(copy)) => self.settle_copy(entry.as_ref(), &row, copy)?,
+                (None, None) => self.index.remove_unsettled(link)?,
+                (Some(entry), None) => self.settle_link(entry, &row)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_link(&self, entry: &EntryRow, row: &Unsettled) -> Result<()> {
+        let pending = Pending::Link(entry.link.0);
+        if self.index.is_pending(pending)? {
+            return self.index.remove_unsettled(entry.link);
+        }
+        let here = entry.parent.file().0 == row.place.parent && row.moved.is_none();
+        let lonely = here && self.index.entry(entry.parent, &row.place.name)?.is_none();
+        if lonely || row.kept && self.is_kept_touched(entry)? {
+            self.index.remove_unsettled(entry.link)?;
+            self.index.set_pending(pending, true)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what kept a link against its tombstone is not what it was.
+    fn is_kept_touched(&self, entry: &EntryRow) -> Result<bool> {
+        let node = self.node(entry.child)?;
+        if node.read().row.kind == Kind::Directory {
+            return Ok(!self.index.has_entries(entry.child)?);
+        }
+        self.has_pending_links(&node)
+    }
+
+    fn has_pending_links(&self, node: &Node) -> Result<bool> {
+        let links = node.read().row.links.clone();
+        for link in links {
+            if self.index.is_pending(Pending::Link(link))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn settle_copy(&self, entry: Option<&EntryRow>, row: &Unsettled, copy: CopyOf) -> Result<()> {
+        let Some(entry) = entry else {
+            self.index.remove_unsettled(copy_link(VersionId(copy.version)))?;
+            return self.forget_other(copy);
+        };
+        let node = self.node(entry.child)?;
+        let of = self.present(FileId(copy.file))?;
+        let of = of.filter(|of| !of.read().row.links.is_empty());
+        let touched = match &of {
+            None => true,
+            Some(of) => {
+                let elsewhere = self.place_beside(of)?.is_none_or(|place| place != row.place);
+                elsewhere || self.has_pending_links(of)? || self.has_pending_links(&node)?
+            }
+        };
+        let changed = {
+            let state = node.read();
+            state.row.changed != 0 || state.row.links.len() > 1
+        };
+        if touched || changed || !self.index.xattrs(node.ino)?.is_empty() {
+            self.own_copy(&node)?;
+            return self.forget_other(copy);
+        }
+        debug_assert!(row.moved.is_none(), "a copy is beside its file");
+        if let Some(of) = of {
+            self.like_original(&node, &of);
+        }
+        Ok(())
+    }
+
+    /// The place that copies of a file want: that of the first of its names.
+    fn place_beside(&self, of: &Node) -> Result<Option<Place>> {
+        let first = of.read().row.links.iter().min().copied().map(LinkId);
+        let Some(first) = first else { return Ok(None) };
+        let entry = self.entry_of(first)?;
+        Ok(Some(match Unsettled::of(&self.index, first)? {
+            Some(row) => row.place,
+            None => Place { parent: entry.parent.file().0, name: entry.name },
+        }))
+    }
+
+    /// A copy becomes a file like any other, which is told of; says what it was of.
+    pub(super) fn own_copy(&self, node: &Arc<Node>) -> Result<Option<CopyOf>> {
+        let Some(copy) = self.no_copy(node)? else { return Ok(None) };
+        let mut state = node.write();
+        let row = &mut state.row;
+        row.again = !row.is_changed(Field::Content);
+        for field in
+            [Field::File, Field::Mode, Field::Uid, Field::Gid, Field::Mtime, Field::Content]
+        {
+            row.touch(field);
+        }
+        self.dirtied(node, &mut state);
+        let link = copy_link(VersionId(copy.version));
+        self.index.set_pending(Pending::Link(link.0), true)?;
+        self.index.remove_unsettled(link)?;
+        Ok(Some(copy))
+    }
+
+    /// A copy becomes a file like any other, of which somebody else has told; says what it was of.
+    pub(super) fn no_copy(&self, node: &Arc<Node>) -> Result<Option<CopyOf>> {
+        let copy = {
+            let mut state = node.write();
+            let Some(file) = state.row.copy.take() else { return Ok(None) };
+            self.dirtied(node, &mut state);
+            let version = state.row.heads.first().copied().expect("a copy is of a version");
+            CopyOf { file, version }
+        };
+        let link = copy_link(VersionId(copy.version));
+        if let Some(row) = Unsettled::of(&self.index, link)? {
+            Unsettled { copy: None, ..row }.keep(&self.index, link)?;
+        }
+        Ok(Some(copy))
+    }
+
+    /// The file has one copy less beside it.
+    fn forget_other(&self, copy: CopyOf) -> Result<()> {
+        let Some(of) = self.present(FileId(copy.file))? else { return Ok(()) };
+        let mut state = of.write();
+        state.row.others.retain(|other| *other != copy.version);
+        self.dirtied(&of, &mut state);
+        Ok(())
+    }
+
+    /// Gives an untouched copy the attributes of the file it is beside.
+    pub(super) fn like_original(&self, copy: &Arc<Node>, of: &Node) {
+        let (mode, uid, gid) = {
+            let row = &of.read().row;
+            (row.mode, row.uid, row.gid)
+        };
+        let mut state = copy.write();
+        if (state.row.mode, state.row.uid, state.row.gid) != (mode, uid, gid) {
+            (state.row.mode, state.row.uid, state.row.gid) = (mode, uid, gid);
+            self.dirtied(copy, &mut state);
+        }
+    }
+
+    /// The present incarnation of a file: the one that has names, else the newest that no pulled
+    /// version cut off. A file that is gone is found too if it could come back; it is in nobody's
+    /// sight then.
+    pub(super) fn present(&self, file: FileId) -> Result<Option<Arc<Node>>> {
+        if file == FileId::ROOT {
+            return self.node(Ino::ROOT).map(Some);
+        }
+        let known = lock(&self.nodes).get(&Ino::first(file)).cloned();
+        if let Some(node) = known.filter(|node| !node.read().row.links.is_empty()) {
+            return Ok(Some(node));
+        }
+        let mut best = None;
+        for ino in self.index.incarnations(file)? {
+            let node = self.node_or_grave(ino)?;
+            let (named, cut) = {
+                let row = &node.read().row;
+                (!row.links.is_empty(), row.cut.is_some())
+            };
+            if named {
+                return Ok(Some(node));
+            }
+            if !cut {
+                best = Some(node);
+            }
+        }
+        Ok(best)
+    }
+
+    fn node_or_grave(&self, ino: Ino) -> Result<Arc<Node>> {
+        if let Some(node) = lock(&self.dirty).get(&ino) {
+            return Ok(node.clone());
+        }
+        match self.node(ino) {
+            Err(Error::Posix(Posix::Stale)) => {
+                let row = self.index.node(ino)?;
+                let row = row.ok_or_else(|| Error::corrupt("the index", "a row went"))?;
+                let row = Row::decode(ino, &row)?;
+                Ok(Arc::new(Node::new(ino, row, false, self.env.instant())))
+            }
+            node => node,
+        }
+    }
+
+    /// What is to be told of an attribute is told of the new inode.
+    pub(super) fn move_pending_xattr(&self, from: Ino, to: Ino, hash: &[u8; 16]) -> Result<()> {
+        if !self.index.is_pending(Pending::Xattr(from, *hash))? {
+            return Ok(());
+        }
+        self.index.set_pending(Pending::Xattr(from, *hash), false)?;
+        self.index.set_pending(Pending::Xattr(to, *hash), true)
+    }
+}

@@ -1,0 +1,229 @@
+//! Devices of one drive in this process, which hand each other their logs.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use rdrivefs_sync::Result;
+use rdrivefs_sync::error::Posix;
+use rdrivefs_sync::id::{DeviceNumber, Ino};
+use rdrivefs_sync::index::Index;
+use rdrivefs_sync::keybag::Secrets;
+use rdrivefs_sync::keys::{Epoch, Phrase, Root, WrapSecret};
+use rdrivefs_sync::log::Log;
+use rdrivefs_sync::merge::Merger;
+use rdrivefs_sync::progress::Progress;
+use rdrivefs_sync::publish::{Author, Publisher};
+use rdrivefs_sync::remote::entry::{Entry, LogId, LogKind};
+use rdrivefs_sync::remote::env::Env;
+use rdrivefs_sync::remote::identity::SecretKey;
+use rdrivefs_sync::remote::member::{Change, Membership};
+use rdrivefs_sync::seal::Key;
+use rdrivefs_sync::tree::words::{Caller, Kind};
+use rdrivefs_sync::tree::{Chunks, NewContent, Tree};
+
+pub(crate) const ME: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
+
+/// No content here is so long that it would lie in chunks.
+struct NoChunks;
+
+impl Chunks for NoChunks {
+    fn read(&self, _: i64, _: u32, _: Range<u32>) -> Result<Vec<u8>> {
+        Err(Posix::NoEntry.into())
+    }
+}
+
+/// One device.
+pub(crate) struct Device {
+    pub(crate) number: u16,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) index: Arc<Index>,
+    log: Arc<Log>,
+    merger: Merger,
+    publisher: Publisher,
+    secrets: Secrets,
+    dir: tempfile::TempDir,
+}
+
+/// All devices of a drive.
+pub(crate) struct World {
+    pub(crate) devices: Vec<Device>,
+}
+
+impl World {
+    pub(crate) fn new(count: usize) -> Self {
+        let env = Env::real();
+        let root = Root::from(&Phrase::generate(&env));
+        let (drive, public) = (root.drive(), root.secret.public());
+        let epoch = Epoch::begin(drive, &[], &env);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut all = Vec::new();
+        for n in 0..count {
+            let (device, wrap) =
+                (SecretKey::generate(&env), WrapSecret::from_seed(Key::random(&env)));
+            let number = n as u16 + 1;
+            let membership = Membership::replay(drive, &public, &entries).unwrap();
+            let wrap_key = wrap.public().as_bytes().to_vec().into();
+            let change = Change::Add { device: device.public(), number, admin: true, wrap_key };
+            entries.push(membership.sign(&root.secret, 0, change).unwrap());
+            all.push(Secrets {
+                root: public,
+                recovery: root.recovery_key(),
+                device,
+                wrap,
+                number: DeviceNumber(number),
+                instance: 0,
+                chunker: epoch.chunker_key(),
+                local: Key::random(&env),
+                epochs: vec![epoch.clone()],
+            });
+        }
+        let devices = all.into_iter().map(|secrets| {
+            let dir = tempfile::tempdir().unwrap();
+            Device::open(secrets, dir, &entries)
+        });
+        Self { devices: devices.collect() }
+    }
+
+    /// Everybody tells everybody everything, until nobody has anything to say.
+    pub(crate) fn exchange(&self) {
+        // What was told before may still give somebody something to tell.
+        self.deliver();
+        for _ in 0..5 {
+            let told: u64 = self.devices.iter().map(Device::publish).sum();
+            if told == 0 {
+                return;
+            }
+            self.deliver();
+        }
+        panic!("they never end telling each other");
+    }
+
+    /// Everybody gets what was told.
+    pub(crate) fn deliver(&self) {
+        for to in &self.devices {
+            for from in &self.devices {
+                to.hear(from);
+            }
+            to.merge();
+        }
+    }
+}
+
+impl Device {
+    fn open(secrets: Secrets, dir: tempfile::TempDir, membership: &[Entry]) -> Self {
+        let env = Env::real();
+        let author = secrets.device.public();
+        let own = LogId { kind: LogKind::Commits, author, instance: secrets.instance };
+        let path = dir.path();
+        let index =
+            Arc::new(Index::open(&path.join("index"), &secrets.local, env.clone()).unwrap());
+        for entry in membership {
+            index.add_entry(&entry.head(), true, &entry.encode()).unwrap();
+        }
+        let tree = Arc::new(open_tree(&secrets, &index, path, &env));
+        let log = Log::open(secrets.drive(), secrets.root, own, index.clone()).unwrap();
+        let log = Arc::new(log);
+        let author = Author {
+            drive: secrets.drive(),
+            log: own,
+            secret: secrets.device.clone(),
+            device: secrets.number,
+            epoch: secrets.epoch().clone(),
+        };
+        let publisher = Publisher::new(env, author, index.clone(), tree.clone(), log.clone());
+        let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
+        Self { number: secrets.number.0, tree, index, log, merger, publisher, secrets, dir }
+    }
+
+    /// As after a crash.
+    pub(crate) fn reopen(&mut self) {
+        self.tree.sync_all().unwrap();
+        let away = tempfile::tempdir().unwrap();
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-a").arg(self.dir.path().join(".")).arg(away.path());
+        assert!(copy.status().unwrap().success());
+        *self = Self::open(self.secrets.clone(), away, &[]);
+    }
+
+    /// Seals everything, and tells of it.
+    pub(crate) fn publish(&self) -> u64 {
+        let ripe = self.tree.ripe(Env::real().instant(), true, usize::MAX);
+        for ino in ripe {
+            let Some(mut job) = self.tree.sealable(ino).unwrap() else { continue };
+            assert!(job.fits_inline());
+            let bytes = self.tree.read_sealing(&job, 0..job.size).unwrap();
+            self.tree.seal_done(&mut job, NewContent::Inline(bytes));
+        }
+        self.publish_unsealed()
+    }
+
+    pub(crate) fn publish_unsealed(&self) -> u64 {
+        self.tree.flush().unwrap();
+        self.publisher.publish().unwrap()
+    }
+
+    /// Gets the log of another.
+    pub(crate) fn hear(&self, from: &Self) {
+        for (entry, _) in from.index.entries(&from.log.own(), 1, usize::MAX).unwrap() {
+            self.log.accept(entry).unwrap();
+        }
+    }
+
+    pub(crate) fn merge(&self) {
+        self.merger.apply_all(&Progress::silent()).unwrap();
+    }
+}
+
+fn open_tree(secrets: &Secrets, index: &Arc<Index>, dir: &Path, env: &Env) -> Tree {
+    let journal = dir.join("journal");
+    std::fs::create_dir_all(&journal).unwrap();
+    let (number, key) = (secrets.number, &secrets.local);
+    Tree::open(env.clone(), number, index.clone(), dir, &journal, key, Arc::new(NoChunks)).unwrap()
+}
+
+pub(crate) fn put(tree: &Tree, dir: Ino, name: &str, data: &[u8]) -> Ino {
+    let ino = tree.create(&ME, dir, name.as_bytes(), 0o644).unwrap().ino;
+    tree.write(ino, 0, data).unwrap();
+    ino
+}
+
+pub(crate) fn read(tree: &Tree, ino: Ino) -> Vec<u8> {
+    tree.read(ino, 0, 1 << 20).unwrap()
+}
+
+/// Everything a tree shows, as lines to be compared.
+pub(crate) fn tell(tree: &Tree) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left = vec![(Ino::ROOT, String::new())];
+    while let Some((dir, above)) = left.pop() {
+        let mut subdirectories = 0;
+        for entry in tree.list(dir, 0, usize::MAX >> 1).unwrap() {
+            let path = format!("{above}/{}", entry.name.escape_ascii());
+            let (attr, ino) = (entry.attr, entry.attr.ino);
+            assert_eq!(tree.lookup(dir, &entry.name).unwrap(), attr);
+            let content = match attr.kind {
+                Kind::File => read(tree, ino).escape_ascii().to_string(),
+                Kind::Symlink => tree.read_link(ino).unwrap().escape_ascii().to_string(),
+                _ => String::new(),
+            };
+            let mut xattrs = String::new();
+            for name in tree.xattrs(ino).unwrap() {
+                let value = tree.xattr(ino, &name).unwrap();
+                xattrs += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
+            }
+            let (kind, mode, nlink, size) = (attr.kind, attr.mode, attr.nlink, attr.size);
+            let content = &content[..content.len().min(40)];
+            lines.push(format!("{path} {content} | {kind:?} {mode:o} {nlink} {size}{xattrs}"));
+            if kind == Kind::Directory {
+                assert_eq!(tree.parent(ino).unwrap(), dir);
+                subdirectories += 1;
+                left.push((ino, path));
+            }
+        }
+        let nlink = tree.attr(dir).unwrap().nlink;
+        assert_eq!(nlink, 2 + subdirectories, "the count of directories in {above}/");
+    }
+    lines.sort();
+    lines
+}
