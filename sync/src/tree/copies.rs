@@ -186,8 +186,11 @@ impl Merging<'_> {
             None => None,
         };
         let Some(anchor) = anchor else {
-            // Whoever removed the file had seen them.
-            return others.into_iter().try_for_each(|id| self.drop_copy(file, VersionId(id)));
+            // Whoever removed the file had seen them. Should it come back, they do.
+            return others.into_iter().try_for_each(|id| {
+                let copy = self.current(copy_file(VersionId(id)))?;
+                copy.map_or(Ok(()), |copy| self.hide_copy(&of, &copy, VersionId(id)))
+            });
         };
         let place = match Unsettled::of(&self.tree.index, anchor.link)? {
             Some(row) => row.place,
@@ -210,18 +213,22 @@ impl Merging<'_> {
         if row.is_some_and(|row| row.place == *place) {
             return Ok(());
         }
-        self.withdraw(link)?;
-        {
-            let mut state = of.write();
-            state.row.others.retain(|other| *other != version.0);
-            state.row.others.push(version.0);
-            self.tree.dirtied(of, &mut state);
-        }
-        node.write().row.copy = Some(file);
+        self.hide_copy(of, &node, version)?;
         let stamp = node.read().row.version;
         let copy = Some(CopyOf { file, version: version.0 });
         let row = Unsettled { place: place.clone(), moved: None, kept: false, copy };
         self.put(link, &node, row, stamp)
+    }
+
+    /// Takes a copy from where it stands; it is one still.
+    fn hide_copy(&mut self, of: &Arc<Node>, copy: &Arc<Node>, version: VersionId) -> Result<()> {
+        self.withdraw(copy_link(version))?;
+        copy.write().row.copy = Some(of.ino.file().0);
+        let mut state = of.write();
+        state.row.others.retain(|other| *other != version.0);
+        state.row.others.push(version.0);
+        self.tree.dirtied(of, &mut state);
+        Ok(())
     }
 
     /// A new inode for a file that the kernel holds; the old one keeps what it has.

@@ -205,8 +205,11 @@ impl Merging<'_> {
         let known = self.register(link)?;
         let another = known.as_ref().is_some_and(|known| known.child != file.0);
         let beaten = known.is_some_and(|known| known.stamp >= stamp);
-        if another || beaten || self.tree.index.is_pending(Pending::Link(link.0))? {
+        if another || beaten {
             return Ok(());
+        }
+        if self.tree.index.is_pending(Pending::Link(link.0))? {
+            return self.seen(link, stamp);
         }
         {
             let row = &child.read().row;
@@ -222,6 +225,14 @@ impl Merging<'_> {
         self.hide(&child, link);
         self.touched.insert(file);
         Ok(())
+    }
+
+    /// A link that was moved here was moved elsewhere too: whoever removes it here has seen that.
+    fn seen(&mut self, link: LinkId, stamp: Stamp) -> Result<()> {
+        match self.entry(link)? {
+            Some(entry) => self.tree.index.set_entry(&EntryRow { stamp, ..entry }),
+            None => Ok(()),
+        }
     }
 
     /// A link is gone, as far as its remover had seen.

@@ -14,7 +14,7 @@ use crate::index::nodes::Pending;
 use crate::record::Kind;
 use crate::tree::core::{Tree, lock};
 use crate::tree::node::{Field, Node, Row};
-use crate::tree::unsettled::{CopyOf, Place, Unsettled, copy_link};
+use crate::tree::unsettled::{CopyOf, Place, Unsettled, conflict_name, copy_link};
 
 impl Tree {
     /// Settles what was touched here. The caller has the gate to itself.
@@ -38,11 +38,23 @@ impl Tree {
         }
         let here = entry.parent.file().0 == row.place.parent && row.moved.is_none();
         let lonely = here && self.index.entry(entry.parent, &row.place.name)?.is_none();
-        if lonely || row.kept && self.is_kept_touched(entry)? {
+        if lonely || self.has_room(entry, row)? || row.kept && self.is_kept_touched(entry)? {
             self.index.remove_unsettled(entry.link)?;
             self.index.set_pending(pending, true)?;
         }
         Ok(())
+    }
+
+    /// Whether a link has a longer name than it needs, since another of its group went.
+    fn has_room(&self, entry: &EntryRow, row: &Unsettled) -> Result<bool> {
+        let node = self.node(entry.child)?;
+        let at = {
+            let row = &node.read().row;
+            if row.copy.is_some() { row.mtime } else { row.crtime }
+        };
+        let plain = conflict_name(&row.place.name, entry.stamp.device, at);
+        let has_it = entry.name == plain || entry.name == row.place.name;
+        Ok(!has_it && self.index.entry(entry.parent, &plain)?.is_none())
     }
 
     /// Whether what kept a link against its tombstone is not what it was.
@@ -51,7 +63,17 @@ impl Tree {
         if node.read().row.kind == Kind::Directory {
             return Ok(!self.index.has_entries(entry.child)?);
         }
-        self.has_pending_links(&node)
+        if self.has_pending_links(&node)? {
+            return Ok(true);
+        }
+        // Who takes one of several kept names away means the others to stay.
+        let hidden = node.read().row.hidden.clone();
+        for link in hidden {
+            if self.index.is_pending(Pending::Tomb(link))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn has_pending_links(&self, node: &Node) -> Result<bool> {
@@ -83,7 +105,8 @@ impl Tree {
             let state = node.read();
             state.row.changed != 0 || state.row.links.len() > 1
         };
-        if touched || changed || !self.index.xattrs(node.ino)?.is_empty() {
+        let touched = touched || changed || self.has_room(entry, row)?;
+        if touched || !self.index.xattrs(node.ino)?.is_empty() {
             self.own_copy(&node)?;
             return self.forget_other(copy);
         }

@@ -264,11 +264,20 @@ fn devices_that_take_turns_never_meet_a_conflict() {
 }
 
 #[test]
+fn two_devices_that_write_at_once_end_up_the_same_and_lose_nothing() {
+    write_at_once(2);
+}
+
+#[test]
 fn devices_that_write_at_once_end_up_the_same_and_lose_nothing() {
+    write_at_once(3);
+}
+
+fn write_at_once(devices: usize) {
     for seed in first_seed()..first_seed() + seeds() {
-        let mut play = Play::new(seed, 3);
+        let mut play = Play::new(seed, devices);
         for _ in 0..6 {
-            for n in 0..3 {
+            for n in 0..devices {
                 for _ in 0..play.rng.below(4) {
                     play.step(n);
                 }
