@@ -10,4 +10,4 @@ mod socket;
 
 pub use execute::execute;
 pub use request::{Half, Request};
-pub use socket::{Daemon, ask, is_served, listen};
+pub use socket::{Daemon, Served, ask, is_served, listen};

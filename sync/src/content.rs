@@ -65,6 +65,11 @@ impl Contents {
         }
     }
 
+    /// Where sealed bytes lie here.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
     /// The bytes of the layer that `chunks` lie in, joined where they touch; all of the layer when
     /// these are all its chunks.
     ///

@@ -142,7 +142,8 @@ impl Parts {
         let pushed = self.pusher.push(remote, progress).await?;
         let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
         self.log.note(&theirs)?;
-        self.publisher.publish()?;
+        // It waits for the disk, and must not keep the links' threads from moving bytes.
+        tokio::task::block_in_place(|| self.publisher.publish())?;
         let sent = self.log.send(&*remote.link, &theirs, progress).await?;
         Ok(Moved { pushed, exchanged: Exchanged { sent, ..Exchanged::default() } })
     }
@@ -155,7 +156,7 @@ impl Parts {
         let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
         self.log.note(&theirs)?;
         let received = self.log.receive(&*remote.link, &theirs, progress).await;
-        self.merger.apply_all(progress)?;
+        tokio::task::block_in_place(|| self.merger.apply_all(progress))?;
         received
     }
 
@@ -365,9 +366,9 @@ impl Loop {
         let sealed = self.parts.seal(false, &Progress::silent());
         let now = self.parts.env.instant();
         match &sealed {
-            Ok(sum) if sum.unread == 0 && sum.files == 0 => {}
-            Ok(sum) if sum.unread == 0 => self.state.handle(Event::Sealed, now),
-            _ => self.state.handle(Event::SealFailed, now),
+            Ok(sum) if sum.files > sum.unread => self.state.handle(Event::Sealed, now),
+            Ok(_) => {}
+            Err(_) => self.state.handle(Event::SealFailed, now),
         }
         sealed.map(drop)
     }

@@ -29,14 +29,14 @@ pub(super) fn collect(index: &Index, cache: &Cache, tree: &Tree) -> Result<u64> 
         let still = tree.still()?;
         for number in still.unreferenced(unnamed.into_iter().collect::<BTreeSet<LayerNumber>>())? {
             let row = index.layer(number)?;
-            gone.push(LayerRef { id: row.id, len: row.len });
-            index.remove_layer(number)?;
+            gone.push((number, LayerRef { id: row.id, len: row.len }));
         }
+        gone.iter().try_for_each(|(number, _)| index.remove_layer(*number))?;
         index.commit()?;
         index.make_durable()?;
     }
     let mut freed = 0;
-    for layer in gone {
+    for (_, layer) in gone {
         freed += cache.evict(&layer, &[0..layer.len])?;
     }
     Ok(freed)

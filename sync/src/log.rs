@@ -138,9 +138,18 @@ impl Log {
         Ok(())
     }
 
-    /// This device's log may be sent up to this entry: it is durable here.
-    pub fn may_leave(&self, number: u64) {
-        self.leaving.fetch_max(number, Ordering::Relaxed);
+    /// Makes what this device's log has durable, after which it may be sent. The caller sees to it
+    /// that all of it is committed.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn settle(&self) -> Result<()> {
+        let own = self.index.head(&self.own)?.map_or(0, |head| head.number);
+        if own > self.leaving.load(Ordering::Relaxed) {
+            self.index.make_durable()?;
+            self.leaving.fetch_max(own, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Sends `remote`, which shows the heads `theirs`, every entry it lacks, membership first. A log

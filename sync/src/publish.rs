@@ -95,16 +95,20 @@ impl Publisher {
         self.log.check_own()?;
         let mut commits = 0;
         let mut after = None;
-        while self.index.has_pending()? || !self.index.layers_nameable(1)?.is_empty() {
+        loop {
             let publishing = self.tree.publishing()?;
+            self.log.settle()?;
+            if !self.index.has_pending()? && self.index.layers_nameable(1)?.is_empty() {
+                break;
+            }
             let batch = self.gather(&publishing, after)?;
             let (last, full) = (batch.last, batch.full);
             if batch.records.is_empty() {
                 batch.gone.iter().try_for_each(|gone| publishing.drop_pending(*gone))?;
             } else {
-                let number = self.sign(&publishing, batch)?;
+                self.sign(&publishing, batch)?;
                 publishing.finish()?;
-                self.log.may_leave(number);
+                self.log.settle()?;
                 commits += 1;
             }
             if !full {
@@ -295,7 +299,7 @@ impl Publisher {
         Ok(id)
     }
 
-    fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<u64> {
+    fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<()> {
         let author = &self.author;
         let mut heads: BTreeMap<LogId, Head> = BTreeMap::new();
         for head in self.index.heads_applied()? {
@@ -322,8 +326,7 @@ impl Publisher {
         for (pending, version, withheld) in batch.told {
             publishing.told(pending, batch.stamp, version, withheld)?;
         }
-        batch.gone.into_iter().try_for_each(|gone| publishing.drop_pending(gone))?;
-        Ok(entry.head().number)
+        batch.gone.into_iter().try_for_each(|gone| publishing.drop_pending(gone))
     }
 }
 

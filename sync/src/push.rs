@@ -18,17 +18,21 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::index::layers::LayerNumber;
 use crate::progress::Progress;
-use crate::remotes::{Answer, Remote, Remotes};
+use crate::remotes::{Answer, CHALLENGE_BYTES, Remote, Remotes};
 use crate::report::Phase;
 
 /// Layers looked at in one step.
 const STEP_LAYERS: usize = 64;
 
-/// Bytes of layers in memory on their way at once: two full layers keep a link busy.
-const FLIGHT_BYTES_MAX: u64 = 34 << 20;
+/// Bytes of layers in memory on their way at once: a full one, and the beginning of another.
+const FLIGHT_BYTES_MAX: u64 = 20 << 20;
 
 /// Small layers on their way at once, each waiting for the remote's disk.
 const FLIGHT_LAYERS_MAX: usize = 16;
+
+/// Random challenges, beside the one it failed, after which a remote is believed to have a layer
+/// again.
+const CAME_BACK_CHALLENGES: u64 = 32;
 
 /// What a push moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,8 +108,12 @@ impl Pusher {
         if self.cache.present(layer)? == layer.len {
             return Ok(false);
         }
-        let answers = self.remotes.challenge(remote, &[(*layer, offset)]).await;
-        Ok(matches!(answers[..], [Answer::Right]))
+        let groups = layer.len.div_ceil(CHALLENGE_BYTES);
+        let draws = (0..CAME_BACK_CHALLENGES).map(|_| self.env.random_below(groups));
+        let draws = draws.map(|group| (*layer, group * CHALLENGE_BYTES));
+        let asked: Vec<_> = draws.chain([(*layer, offset)]).collect();
+        let answers = self.remotes.challenge(remote, &asked).await;
+        Ok(answers.iter().all(|answer| matches!(answer, Answer::Right)))
     }
 
     async fn send(
@@ -152,6 +160,7 @@ impl Pusher {
             whole => match whole? {
                 // It was evicted, since another remote holds it; else something is lost here.
                 None if !self.index.holders(number)?.is_empty() => return Ok(None),
+                None if self.index.layer_if_any(number)?.is_none() => return Ok(None),
                 whole => whole.filter(|bytes| BlobId::of(bytes) == layer.id),
             },
         };

@@ -96,7 +96,8 @@ impl Room {
         let (mut step, mut held) = (Vec::new(), 0);
         while held < bytes && step.len() < STEP_LAYERS {
             let Some(number) = left.next() else { break };
-            let row = self.index.layer(number)?;
+            // One that was collected since it was listed is gone already.
+            let Some(row) = self.index.layer_if_any(number)? else { continue };
             let layer = LayerRef { id: row.id, len: row.len };
             held += self.cache.present(&layer)?;
             step.push(Want { number, layer, ranges: Vec::from([0..row.len]) });

@@ -23,6 +23,7 @@ use crate::chunk::{self, ChunkId, Cutter};
 use crate::content::Contents;
 use crate::error::Result;
 use crate::gc;
+use crate::id::Ino;
 use crate::index::Index;
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::keys::Epoch;
@@ -41,8 +42,14 @@ const WINDOW_BYTES: u64 = 2 * chunk::MAX_BYTES as u64;
 /// What names in folders may take beside a layer.
 const FOLDER_BYTES: u64 = 64 << 10;
 
-/// The pause between two collections, each of which reads every file's row.
+/// The least pause between two collections, each of which reads every file's row.
 const COLLECT_EVERY: Duration = Duration::from_secs(3);
+
+/// How many times as long as a collection took nobody is held up by the next.
+const COLLECT_REST: u32 = 20;
+
+/// How long a file that could not be read is left alone.
+const UNREAD_REST: Duration = Duration::from_secs(60);
 
 /// What a sealing round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub struct Sealer {
     cache: Arc<Cache>,
     contents: Arc<Contents>,
     tree: Arc<Tree>,
+    /// The cache lies on another disk than the journal.
+    elsewhere: bool,
     open: Mutex<Assembly>,
 }
 
@@ -83,8 +92,10 @@ struct Assembly {
     /// Files sealed but for the closing of the open layer, and their pieces in it.
     waiting: Vec<(SealJob, Vec<Piece>)>,
     sum: SealedSum,
-    /// When layers were last collected.
-    collected: Option<Instant>,
+    /// Files that could not be read, and when that was.
+    resting: HashMap<Ino, Instant>,
+    /// When layers may be collected again.
+    collect_due: Option<Instant>,
 }
 
 /// A stretch of a file and the chunk that holds it.
@@ -106,9 +117,9 @@ impl Sealer {
         epoch: &Epoch,
         chunker: &Key,
         index: Arc<Index>,
-        cache: Arc<Cache>,
         contents: Arc<Contents>,
         tree: Arc<Tree>,
+        elsewhere: bool,
     ) -> Self {
         Self {
             env,
@@ -117,9 +128,10 @@ impl Sealer {
             dedup: epoch.dedup_key(),
             cutter: Cutter::new(chunker),
             index,
-            cache,
+            cache: contents.cache().clone(),
             contents,
             tree,
+            elsewhere,
             open: Mutex::default(),
         }
     }
@@ -146,11 +158,15 @@ impl Sealer {
     pub fn collect(&self) -> Result<u64> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.env.instant();
-        if open.collected.is_some_and(|at| now.since(at) < COLLECT_EVERY) {
+        if open.collect_due.is_some_and(|due| now < due) {
             return Ok(0);
         }
-        open.collected = Some(now);
-        gc::collect(&self.index, &self.cache, &self.tree)
+        let freed = gc::collect(&self.index, &self.cache, &self.tree);
+        let end = self.env.instant();
+        let rest = COLLECT_EVERY.max(end.since(now) * COLLECT_REST);
+        let rest = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX);
+        open.collect_due = Some(Instant(end.0.saturating_add(rest)));
+        freed
     }
 
     fn seal_ripe(&self, open: &mut Assembly, all: bool, progress: &Progress) -> Result<()> {
@@ -158,15 +174,24 @@ impl Sealer {
         progress.expect(Phase::Seal, 0, ripe.len() as u64);
         for ino in ripe {
             progress.check()?;
+            let now = self.env.instant();
+            if !all && open.resting.get(&ino).is_some_and(|since| now.since(*since) < UNREAD_REST) {
+                continue;
+            }
             let Some(mut job) = self.tree.sealable(ino)? else { continue };
             job.streaming &= !all;
             let bytes = job.bytes();
             match self.seal_file(job, open) {
-                Err(e) if e.is_corrupt() => {
+                // What of it is elsewhere may be damaged, or out of reach.
+                Err(e) if e.is_corrupt() || e.is_transient() => {
                     tracing::error!(?ino, error = %e, "a file cannot be sealed");
                     open.sum.unread += 1;
+                    open.resting.insert(ino, now);
                 }
-                sealed => sealed?,
+                sealed => {
+                    sealed?;
+                    open.resting.remove(&ino);
+                }
             }
             if open.builder.as_ref().is_some_and(LayerBuilder::is_full) {
                 self.close(open)?;
@@ -185,6 +210,10 @@ impl Sealer {
         }
         let mut pieces = Vec::new();
         for run in job.runs.clone() {
+            // What comes between is still on its way, and a cut in the middle would be nobody's.
+            if job.streaming && run.start > 0 && job.is_hole(run.start - 1) {
+                continue;
+            }
             self.seal_run(&mut job, run, open, &mut pieces)?;
         }
         if open.builder.as_ref().is_none_or(LayerBuilder::is_empty) {
@@ -216,7 +245,7 @@ impl Sealer {
             }
             let rest = &window[skip..];
             let last = at + rest.len() as u64 == run.end;
-            let tail = last && job.streaming && run.end == job.size;
+            let tail = last && job.streaming && job.is_hole(run.end);
             let Some(len) = self.next_cut(rest, last && !tail) else { break };
             if !open.fits(len) {
                 self.close_early(job, open, pieces)?;
@@ -301,6 +330,10 @@ impl Sealer {
     fn keep(&self, sealed: &Sealed) -> Result<()> {
         let outboard = Outboard::encoded_len(sealed.bytes.len() as u64);
         let bytes = sealed.bytes.len() as u64 + outboard + FOLDER_BYTES;
+        // Another disk is filled for itself, and the cache says when.
+        if self.elsewhere {
+            return self.cache.keep(sealed.id, &sealed.bytes, &sealed.outboard);
+        }
         if self.tree.ensure_room(bytes).is_err() {
             self.tree.checkpoint()?;
             self.tree.ensure_room(bytes)?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use rdrivefs_remote::blob::BlobId;
-use rdrivefs_remote::env::Env;
+use rdrivefs_remote::env::{Env, WallMs};
 
 use crate::cache::{Cache, LayerRef};
 use crate::error::Result;
@@ -88,7 +88,8 @@ impl Verifier {
         only: Option<&HashSet<LayerNumber>>,
         progress: &Progress,
     ) -> Result<Found> {
-        let field = self.field(remote, only)?;
+        let began = self.env.wall_ms();
+        let field = self.field(remote, only, matches!(samples, Samples::All))?;
         let mut found =
             Found { bytes: field.bytes, layers: field.layers.len() as u64, ..Found::default() };
         progress.expect(Phase::Verify, 0, field.count(samples));
@@ -107,10 +108,11 @@ impl Verifier {
         }
         drop(draws);
         let whole = matches!(samples, Samples::All) && found.silent.is_none();
-        self.settle_damage(remote, &field, whole, &mut found)?;
+        // The ledger has what was answered now; what was lost before is barred by itself.
         if found.samples > 0 && (only.is_none() || !found.failures.is_empty()) {
             self.write(remote, &found, whole && only.is_none())?;
         }
+        self.settle_damage(remote, only, whole.then_some(began), &mut found)?;
         Ok(found)
     }
 
@@ -120,18 +122,17 @@ impl Verifier {
     /// # Errors
     /// As [`Verifier::audit`].
     pub async fn spot(&self, remote: &Remote, count: u64) -> Result<Found> {
-        let field = self.field(remote, None)?;
+        let field = self.field(remote, None, false)?;
         let mut found =
             Found { bytes: field.bytes, layers: field.layers.len() as u64, ..Found::default() };
         let asked: Vec<_> = field.draws(Samples::Count(count), &self.env).take(BATCH).collect();
         if !asked.is_empty() {
             self.challenge(remote, &asked, &mut found).await;
         }
-        let news = !found.failures.is_empty();
-        self.settle_damage(remote, &field, false, &mut found)?;
-        if news {
+        if !found.failures.is_empty() {
             self.write(remote, &found, false)?;
         }
+        self.settle_damage(remote, None, None, &mut found)?;
         Ok(found)
     }
 
@@ -205,7 +206,8 @@ impl Verifier {
     }
 
     fn check_layer(&self, number: LayerNumber, found: &mut Found) -> Result<()> {
-        let row = self.index.layer(number)?;
+        // One that was collected since it was listed is gone.
+        let Some(row) = self.index.layer_if_any(number)? else { return Ok(()) };
         let layer = LayerRef { id: row.id, len: row.len };
         match self.cache.check(&layer) {
             Ok(false) => return Ok(()),
@@ -261,29 +263,30 @@ impl Verifier {
         self.index.add_audit(remote.number, &audit)
     }
 
-    /// Remembers what is damaged, and names what was damaged before; what an audit of everything
-    /// found whole again counts as held.
+    /// Remembers what is damaged, and names what was damaged before; what an audit of everything,
+    /// begun after it was found, saw whole again counts as held.
     fn settle_damage(
         &self,
         remote: &Remote,
-        field: &Field,
-        whole: bool,
+        only: Option<&HashSet<LayerNumber>>,
+        whole_since: Option<WallMs>,
         found: &mut Found,
     ) -> Result<()> {
         let at = self.env.wall_ms();
         let failed: HashSet<_> = found.failures.iter().map(|failure| failure.layer).collect();
         for damage in self.index.damages(remote.number)? {
-            let Some(id) = field.id(damage.layer) else { continue };
-            if failed.contains(&damage.layer) {
+            let asked = only.is_none_or(|only| only.contains(&damage.layer));
+            if !asked || failed.contains(&damage.layer) {
                 continue;
             }
-            if whole {
+            let Some(row) = self.index.layer_if_any(damage.layer)? else { continue };
+            if whole_since.is_some_and(|since| damage.at <= since) {
                 self.index.set_held(remote.number, damage.layer, at)?;
                 continue;
             }
             let why = "it was found damaged before and has not been sent again since".to_owned();
             let Damage { layer, offset, .. } = damage;
-            found.failures.push(Failure { layer, id, offset, why });
+            found.failures.push(Failure { layer, id: row.id, offset, why });
         }
         for layer in failed {
             let first = found.failures.iter().find(|failure| failure.layer == layer);
@@ -293,11 +296,20 @@ impl Verifier {
         Ok(())
     }
 
-    fn field(&self, remote: &Remote, only: Option<&HashSet<LayerNumber>>) -> Result<Field> {
+    /// What a remote holds; with `lost`, also what it was caught without.
+    fn field(
+        &self,
+        remote: &Remote,
+        only: Option<&HashSet<LayerNumber>>,
+        lost: bool,
+    ) -> Result<Field> {
         let mut field = Field { layers: Vec::new(), starts: Vec::new(), bytes: 0 };
         let mut after = LayerNumber(0);
         loop {
-            let step = self.index.layers_owed(remote.number, after, STEP_LAYERS)?;
+            let step = match lost {
+                true => self.index.layers_owed(remote.number, after, STEP_LAYERS)?,
+                false => self.index.layers_held(remote.number, after, STEP_LAYERS)?,
+            };
             let Some(last) = step.last() else { return Ok(field) };
             after = last.0;
             for (number, id, len) in step {
@@ -318,12 +330,6 @@ impl Field {
             Samples::Count(_) => 0,
             Samples::All => self.layers.iter().map(|(_, l)| l.len.div_ceil(CHALLENGE_BYTES)).sum(),
         }
-    }
-
-    /// The name of a layer of it.
-    fn id(&self, layer: LayerNumber) -> Option<BlobId> {
-        let at = self.layers.binary_search_by_key(&layer, |(number, _)| *number).ok()?;
-        Some(self.layers[at].1.id)
     }
 
     /// The groups to ask for: drawn uniformly over the bytes, or each once.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::error::{Posix, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::Ino;
 use crate::index::layers::LayerNumber;
 use crate::record::Kind;
@@ -56,7 +56,11 @@ pub(crate) fn walk(
     let (start, pinned) = resolve_with_pin(tree, path)?;
     let mut left = vec![(start, normal(path), pinned)];
     while let Some((ino, path, pinned)) = left.pop() {
-        let row = tree.row(ino)?;
+        let row = match tree.row(ino) {
+            // Whatever went since its directory was listed is not below it any more.
+            Err(Error::Posix(Posix::Stale)) if ino != start => continue,
+            row => row?,
+        };
         let pinned = pinned || row.pinned;
         let directory = row.kind == Kind::Directory;
         visit(Found { path: path.clone(), attr: row.attr(ino), row, pinned })?;
@@ -65,7 +69,10 @@ pub(crate) fn walk(
         }
         let mut after = 0;
         loop {
-            let step = tree.list(ino, after, STEP)?;
+            let step = match tree.list(ino, after, STEP) {
+                Err(Error::Posix(Posix::Stale)) if ino != start => break,
+                step => step?,
+            };
             let Some(last) = step.last() else { break };
             after = last.cookie;
             for entry in step {

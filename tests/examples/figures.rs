@@ -46,13 +46,14 @@ fn told(what: &str, seen: String, bound: &str) {
     println!("{what:<58} {seen:>16}   {bound}");
 }
 
-/// Bytes nobody can compress, and seconds a closure takes.
+/// Bytes nobody can compress.
 fn noise(seed: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).expect("it fits in memory")];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
+/// What a closure gives, and the seconds it takes.
 #[allow(clippy::disallowed_methods, reason = "a measurement is of the real world")]
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let begun = Instant::now();
@@ -117,8 +118,11 @@ fn big_file() {
     verify(&device);
     device.ok(&["evict", device.dir_str()]);
     told("cache after evicting, bytes", device.cache_bytes().to_string(), "near 0");
+    tell_memory("1 GiB", &device, &node);
     device.unmount();
     device.mount();
+    // The link is up, as it is while a drive is mounted.
+    device.ok(&["pull"]);
     let open = File::open(&file).expect("it is there");
     let mut byte = [0];
     let ((), seconds) = timed(|| open.read_exact_at(&mut byte, 0).expect("it comes back"));
@@ -133,7 +137,7 @@ fn big_file() {
         assert!(block[..] == data[at as usize..at as usize + 4096], "never wrong bytes");
     }
     told("most bytes moved by a random 4 KiB read", most.to_string(), "<= 131072");
-    tell_memory("1 GiB", &device, &node);
+    drop(open);
     device.unmount();
     push_alone(&world, &node, &data);
 }

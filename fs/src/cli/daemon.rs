@@ -19,6 +19,11 @@ use crate::control::{self, Request};
 use crate::failure::{Exit, Failure, Result};
 use crate::mount::{Mounted, Options, mount};
 
+/// What keeps glibc from holding on to what layers and requests of a MiB leave behind on many
+/// threads: some 150 MiB without it. The systemd unit says the same.
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "4194304")];
+
 /// Tells the daemon that its starter waits on this standard output for `ready` or a failure.
 const STARTED_BY: &str = "RDRIVEFS_STARTED_BY";
 
@@ -65,7 +70,7 @@ fn serve(
     mounted.unmount_on_signals().map_err(Failure::io("watch for signals"))?;
     drive.start();
     unmount::note(home, mounted.point())?;
-    listen(home, &drive, &mounted, &env)?;
+    let served = listen(home, &drive, &mounted, &env)?;
     if waiting {
         println!("ready");
         drop(std::io::stdout().flush());
@@ -79,11 +84,18 @@ fn serve(
     if ended.is_ok() {
         unmount::forget(home);
     }
-    drive.shutdown()?;
+    let closed = drive.shutdown();
+    served.finish();
+    closed?;
     Ok(ended?)
 }
 
-fn listen(home: &Home, drive: &Arc<Drive>, mounted: &Mounted, env: &Env) -> Result<()> {
+fn listen(
+    home: &Home,
+    drive: &Arc<Drive>,
+    mounted: &Mounted,
+    env: &Env,
+) -> Result<control::Served> {
     let info = MountInfo {
         dir: mounted.point().display().to_string(),
         pid: std::process::id(),
@@ -139,6 +151,7 @@ fn start(
     }
     let mut child = command
         .env(STARTED_BY, "1")
+        .envs(ALLOCATOR)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -12,7 +12,9 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rdrivefs_sync::progress::Progress;
 use rdrivefs_sync::report::ProgressEvent;
@@ -27,6 +29,10 @@ const VERSION: u32 = 1;
 
 /// Longest line either side takes: a listing of some hundred thousand files.
 const LINE_BYTES_MAX: u64 = 256 << 20;
+
+/// How long answers under way are waited for at the end, in steps.
+const FINISH_STEP: Duration = Duration::from_millis(10);
+const FINISH_STEPS: usize = 200;
 
 /// Longest question.
 const QUESTION_BYTES_MAX: u64 = 1 << 20;
@@ -92,23 +98,58 @@ pub fn ask(
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn listen(socket: &Path, daemon: Daemon) -> Result<()> {
+pub fn listen(socket: &Path, daemon: Daemon) -> Result<Served> {
     if socket.exists() {
         std::fs::remove_file(socket).map_err(Failure::io("remove a socket left behind"))?;
     }
     let listener = UnixListener::bind(socket).map_err(Failure::io("make the control socket"))?;
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(socket, private).map_err(Failure::io("protect the control socket"))?;
+    let served = Served(Arc::default());
+    let busy = served.0.clone();
     let serve = move || {
         for stream in listener.incoming().flatten() {
-            let daemon = daemon.clone();
+            let (daemon, busy) = (daemon.clone(), Busy::new(&busy));
             let answering = std::thread::Builder::new().name("control".into());
             // A thread that cannot be started leaves the asker with a closed connection.
-            drop(answering.spawn(move || answer(stream, &daemon)));
+            drop(answering.spawn(move || {
+                answer(stream, &daemon);
+                drop(busy);
+            }));
         }
     };
     let thread = std::thread::Builder::new().name("control-socket".into()).spawn(serve);
-    thread.map(drop).map_err(Failure::io("start a thread"))
+    thread.map(|_| served).map_err(Failure::io("start a thread"))
+}
+
+/// Questions that are being answered.
+pub struct Served(Arc<AtomicUsize>);
+
+struct Busy(Arc<AtomicUsize>);
+
+impl Served {
+    /// Gives answers under way a moment to be read, before the process ends.
+    pub fn finish(&self) {
+        for _ in 0..FINISH_STEPS {
+            if self.0.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            std::thread::sleep(FINISH_STEP);
+        }
+    }
+}
+
+impl Busy {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn answer(stream: UnixStream, daemon: &Daemon) {

@@ -1,6 +1,7 @@
 //! A drive's parts, put together and taken apart.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdrivefs_remote::entry::{LogId, LogKind};
 use rdrivefs_remote::env::Env;
@@ -36,6 +37,9 @@ use super::found;
 
 /// Threads for links; sealing and the kernel's requests have their own.
 const RUNTIME_THREADS: usize = 2;
+
+/// How long saying goodbye to remotes may take.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -135,7 +139,14 @@ impl Drive {
         self.parts.cache.flush()?;
         let done = self.parts.tree.checkpoint();
         // A node counts connections, and forgets one that says nothing only after a while.
-        self.parts.runtime.block_on(self.parts.remotes.close());
+        let (closed, waiting) = std::sync::mpsc::channel();
+        let remotes = self.parts.remotes.clone();
+        self.parts.runtime.spawn(async move {
+            remotes.close().await;
+            // Whoever waited may have gone on.
+            let _unheard = closed.send(());
+        });
+        let _late = waiting.recv_timeout(CLOSING_MAX);
         done
     }
 
@@ -238,9 +249,9 @@ fn assemble(
         epoch,
         &secrets.chunker,
         index.clone(),
-        cache.clone(),
         contents.clone(),
         tree.clone(),
+        device_of(&home.cache_dir())? != device_of(&home.journal_dir())?,
     );
     let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
     let publisher =
@@ -306,7 +317,14 @@ fn open_tree(
 }
 
 /// What must be behind a layer before it may go.
-fn rule(config: &Config) -> Rule {
+/// The disk a directory lies on.
+fn device_of(dir: &std::path::Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata(dir).map_err(Error::io(format!("look at {}", dir.display())))?;
+    Ok(meta.dev())
+}
+
+pub(super) fn rule(config: &Config) -> Rule {
     Rule {
         copies: 1,
         audit_age_ms: u64::from(config.verify.age_days) * DAY_MS,

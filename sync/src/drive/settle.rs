@@ -22,8 +22,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// And one that did not answer when it was last asked.
 const DOWN_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A push during which not a byte came back for so long is given up.
+/// A push during which nothing moved for so long is given up.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// Less than this in that time is nothing.
+const SILENCE_BYTES: u64 = 16 << 10;
 
 /// Layers looked at in one step.
 const STEP: usize = 4_096;
@@ -72,15 +75,20 @@ async fn settle_one(parts: Arc<Parts>, remote: Arc<Remote>, progress: Progress) 
     progress.expect(Phase::Push, bytes, layers);
     let mut push = Box::pin(parts.push(&remote, &progress));
     loop {
-        let heard = remote.link.bytes_received();
+        let before = moved_bytes(&remote);
         match tokio::time::timeout(SILENCE, &mut push).await {
             Ok(pushed) => return pushed,
-            Err(_) if remote.link.bytes_received() == heard => {
+            // What keeps a connection alive is no answer.
+            Err(_) if moved_bytes(&remote) < before + SILENCE_BYTES => {
                 return Err(Error::NoRemote(format!("{} fell silent", remote.name)));
             }
             Err(_) => {}
         }
     }
+}
+
+fn moved_bytes(remote: &Remote) -> u64 {
+    remote.link.bytes_sent() + remote.link.bytes_received()
 }
 
 /// Bytes and layers a remote lacks, by the index.

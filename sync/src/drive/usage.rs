@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use crate::error::Result;
-use crate::evict::Rule;
 use crate::id::Ino;
 use crate::index::layers::RemoteNumber;
 use crate::record::Kind;
@@ -12,7 +11,7 @@ use crate::report::{CacheUse, TreeUse};
 use crate::tree::node::Row;
 
 use super::kept::kept;
-use super::parts::Drive;
+use super::parts::{Drive, rule};
 
 /// Files whose sizes are added up: each row has to be opened, and `status` is to answer at once.
 const SUMMED_FILES_MAX: u64 = 20_000;
@@ -59,7 +58,7 @@ impl Drive {
 
     /// The remotes whose newest audit is clean, fresh and large enough to evict on.
     pub(super) fn audited(&self) -> Result<Vec<RemoteNumber>> {
-        let rule = Rule::default();
+        let rule = rule(&self.config);
         let samples = crate::verify::samples_for(rule.confidence, rule.loss);
         let now = self.parts.env.wall_ms();
         let mut fresh = Vec::new();

@@ -207,19 +207,27 @@ impl Index {
     /// # Errors
     /// [`Error::Corrupt`] when there is none or its row does not open; of the database.
     pub fn layer(&self, number: LayerNumber) -> Result<LayerRow> {
-        let (id, len, row) = self
-            .with(|db| {
-                db.prepare_cached("SELECT id, len, row FROM layer WHERE number = ?")?
-                    .query_row([number.0], |row| {
-                        Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?))
-                    })
-                    .optional()
-            })?
-            .ok_or_else(|| Error::corrupt("index", format!("no layer {}", number.0)))?;
+        let row = self.layer_if_any(number)?;
+        row.ok_or_else(|| Error::corrupt("index", format!("no layer {}", number.0)))
+    }
+
+    /// A layer, whole; none when there is none, or none any more.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when its row does not open; of the database.
+    pub fn layer_if_any(&self, number: LayerNumber) -> Result<Option<LayerRow>> {
+        let found = self.with(|db| {
+            db.prepare_cached("SELECT id, len, row FROM layer WHERE number = ?")?
+                .query_row([number.0], |row| {
+                    Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?))
+                })
+                .optional()
+        })?;
+        let Some((id, len, row)) = found else { return Ok(None) };
         let plain = self.open_row(ROW, &id, &row)?;
         let secret = minicbor::decode(&plain)
             .map_err(|e| Error::corrupt(format!("index row of layer {}", number.0), e))?;
-        Ok(LayerRow { number, id: BlobId(id), len, secret })
+        Ok(Some(LayerRow { number, id: BlobId(id), len, secret }))
     }
 
     /// Layers `remote` does not hold yet, oldest first.

@@ -51,7 +51,7 @@ impl Default for Settings {
             ahead_bytes: 1 << 20,
             reserve_bytes: 0,
             ballast_bytes: RESERVE_BYTES_MIN,
-            held_bytes_max: 32 << 20,
+            held_bytes_max: 16 << 20,
             unsynced_bytes_max: 16 << 20,
             shared_bytes_max: 4 << 20,
         }

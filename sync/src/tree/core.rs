@@ -193,7 +193,7 @@ impl Tree {
     /// Appends a record that makes room: it may use the reserve.
     pub(super) fn append_reserved(&self, record: &[u8]) -> Result<Position> {
         self.check_whole()?;
-        self.ensure_index_room()?;
+        self.let_go_for_index();
         Ok(self.journal.append_reserved(record, &[])?.position)
     }
 

@@ -38,7 +38,8 @@ pub struct SealJob {
     pub size: u64,
     /// The stretches to be sealed.
     pub runs: Vec<Range<u64>>,
-    /// Whether it is still being written at its end: what is not yet cut there is left for later.
+    /// Whether it is still being written: what is not yet cut before a hole, or the file's end, is
+    /// left for later.
     pub streaming: bool,
     /// What is left to be sealed as it was then, and the rest of the file.
     before: Extents,
@@ -58,6 +59,11 @@ impl SealJob {
     /// Bytes to be sealed.
     pub fn bytes(&self) -> u64 {
         self.runs.iter().map(|run| run.end - run.start).sum()
+    }
+
+    /// Whether nothing was written at a byte, or it lies behind the end.
+    pub fn is_hole(&self, at: u64) -> bool {
+        self.before.next_data(at) != Some(at)
     }
 
     /// Whether the file is so small, and all of it here, that it goes into its record.
@@ -102,10 +108,7 @@ impl Tree {
             SealJob {
                 node: node.clone(),
                 size: state.row.size,
-                runs: match state.row.extents.count() > RAGGED_EXTENTS {
-                    true => state.row.extents.data_runs(),
-                    false => state.row.extents.unsealed_runs(),
-                },
+                runs: runs(&state.row.extents),
                 streaming: state.opens > 0 && lately,
                 before: state.row.extents.clone(),
                 segments,
@@ -167,6 +170,17 @@ impl Tree {
         lock(&self.sealing).push(Arc::downgrade(&segments));
         segments
     }
+}
+
+/// What is to be sealed: what is not, or of a ragged file everything, if that makes it less so.
+fn runs(extents: &Extents) -> Vec<Range<u64>> {
+    if extents.count() > RAGGED_EXTENTS {
+        let whole = extents.data_runs();
+        if extents.count() > RAGGED_EXTENTS + 2 * whole.len() {
+            return whole;
+        }
+    }
+    extents.unsealed_runs()
 }
 
 fn is_ripe(state: &State, now: Instant) -> bool {

@@ -23,8 +23,14 @@ const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// the larger part of what can be freed at once.
 const CRAMPED_BYTES: u64 = 128 << 20;
 
-/// What a transaction of the index may come to write.
+/// What a transaction of the index may come to write at most, in pages of its log.
 const INDEX_BYTES: u64 = 16 << 20;
+
+/// What it writes for a few changes.
+const INDEX_BYTES_MIN: u64 = 1 << 20;
+
+/// What it may write for a change: a page in each of two tables.
+const CHANGE_BYTES: u64 = 8 << 10;
 
 /// What `statfs` counts in.
 const BLOCK_BYTES: u64 = 4096;
@@ -89,9 +95,28 @@ impl Tree {
         self.journal.ensure_free(bytes, 2 * INDEX_BYTES)
     }
 
-    /// As [`Tree::ensure_room`], for a transaction of the index, which a full disk would end.
-    pub(super) fn ensure_index_room(&self) -> Result<()> {
-        self.journal.ensure_free(INDEX_BYTES, 0)
+    /// Lets some of the reserve go for what a removal writes into the open transaction of the
+    /// index; whether there is enough is seen when it ends.
+    pub(super) fn let_go_for_index(&self) {
+        // The record itself has what is left of the reserve.
+        drop(self.journal.ensure_free(INDEX_BYTES_MIN, 0));
+    }
+
+    /// Room for the end of the index's transaction, which a full disk would lose: as much as what
+    /// changed may come to.
+    fn ensure_index_room(&self, nodes: usize, at: Position) -> Result<()> {
+        let changed = {
+            let upkeep = lock(&self.upkeep);
+            let records = at.0.saturating_sub(upkeep.applied.0);
+            nodes as u64 + records + u64::from(upkeep.purged)
+        };
+        match changed {
+            0 => Ok(()),
+            n => {
+                let bytes = INDEX_BYTES_MIN + n.saturating_mul(CHANGE_BYTES);
+                self.journal.ensure_free(bytes.min(INDEX_BYTES), 0)
+            }
+        }
     }
 
     /// Makes everything durable that was handed over until now.
@@ -122,7 +147,7 @@ impl Tree {
         // the journal must be there then.
         let _receipt = self.journal.sync(at, &[])?;
         let nodes: Vec<Arc<Node>> = lock(&self.dirty).values().cloned().collect();
-        self.ensure_index_room()?;
+        self.ensure_index_room(nodes.len(), at)?;
         self.write_rows(&nodes, at)?;
         for node in &nodes {
             node.write().dirty = false;

@@ -116,8 +116,7 @@ impl Side for Disk {
             std::os::unix::fs::lchown(path, owner.0, owner.1).map_err(io(what, path))?;
         }
         if meta.kind != Kind::Symlink {
-            let mode = Permissions::from_mode(meta.mode);
-            fs::set_permissions(path, mode).map_err(io(what, path))?;
+            // Before the mode, which may forbid it; an access list sets what is the mode's too.
             for (name, value) in &meta.xattrs {
                 match rustix::fs::lsetxattr(path, name.as_slice(), value, XattrFlags::empty()) {
                     // A filesystem without them still takes the file.
@@ -125,6 +124,8 @@ impl Side for Disk {
                     Err(e) => return Err(io(what, path)(e)),
                 }
             }
+            let mode = Permissions::from_mode(meta.mode);
+            fs::set_permissions(path, mode).map_err(io(what, path))?;
         }
         let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let mtime = Timespec { tv_sec: meta.mtime.secs, tv_nsec: i64::from(meta.mtime.nanos) };
