@@ -38,6 +38,10 @@ use super::found;
 /// Threads for links; sealing and the kernel's requests have their own.
 const RUNTIME_THREADS: usize = 2;
 
+/// How far above the reserve of the disk evicting begins: as much again, within these.
+const MARGIN_BYTES_MIN: u64 = 64 << 20;
+const MARGIN_BYTES_MAX: u64 = 256 << 20;
+
 /// How long saying goodbye to remotes may take.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
 
@@ -336,7 +340,9 @@ pub(super) fn rule(config: &Config) -> Rule {
 /// What the background keeps to.
 fn rules(home: &Home, config: &Config) -> Result<Rules> {
     let disk = DiskSpace::under(&home.cache_dir())?;
-    let disk_reserve_bytes = disk.reserve(config.disk_reserve.0);
+    // Writers are refused at the reserve, so room is made before.
+    let margin = config.disk_reserve.0.clamp(MARGIN_BYTES_MIN, MARGIN_BYTES_MAX);
+    let disk_reserve_bytes = disk.reserve(config.disk_reserve.0) + disk.reserve(margin);
     let bounds = Bounds { cache_bytes_max: config.cache_size.0, disk_reserve_bytes };
     let challenges_per_day = u64::from(config.verify.challenges_per_day);
     Ok(Rules { bounds, challenges_per_day, audit_samples: rule(config).audit_samples() })

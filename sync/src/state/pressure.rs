@@ -1,7 +1,6 @@
 //! Pressure: whether the cache takes more than it may, by how much, and how long to let it be after
 //! trying in vain.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use rdrivefs_remote::env::Instant;
@@ -39,9 +38,6 @@ pub struct Use {
     pub disk_free_bytes: u64,
 }
 
-/// How far above the reserve eviction begins: as much again, within these.
-const MARGIN_BYTES: Range<u64> = 64 << 20..256 << 20;
-
 /// What to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surplus {
@@ -67,8 +63,6 @@ impl Bounds {
         let (max, reserve) = (self.cache_bytes_max, self.disk_reserve_bytes);
         let low = max - max / LOW_WATER_DIVISOR;
         let over = if is.cache_bytes > max { is.cache_bytes - low } else { 0 };
-        // Writers are refused at the reserve, so room is made before.
-        let reserve = reserve.saturating_add(reserve.clamp(MARGIN_BYTES.start, MARGIN_BYTES.end));
         let missing = reserve.saturating_sub(is.disk_free_bytes);
         let short = if missing > 0 { missing + reserve / LOW_WATER_DIVISOR } else { 0 };
         over.max(short).min(is.cache_bytes)
