@@ -37,6 +37,14 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How often dirty state in memory is written behind the journal.
 const MAINTAIN_EVERY: Duration = Duration::from_millis(500);
 
+/// The rest after sealing something, so that what follows at once comes into one layer; doubled
+/// up to [`SEAL_REST_MAX`] while files keep coming.
+const SEAL_REST: Duration = Duration::from_millis(250);
+const SEAL_REST_MAX: Duration = Duration::from_secs(2);
+
+/// Files keep coming as long as something was sealed within this.
+const SEAL_BUSY: Duration = Duration::from_secs(4);
+
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
@@ -125,7 +133,9 @@ struct Lane {
 pub struct State {
     lanes: BTreeMap<RemoteNumber, Lane>,
     maintained: Option<Instant>,
-    /// After a failure nothing is sealed before this, and how long the next pause is.
+    /// When something was last sealed, and the rest after it.
+    sealed: Option<(Instant, Duration)>,
+    /// Nothing is sealed before this; and how long the pause is after a failure.
     seal_due: Option<(Instant, Duration)>,
     pressure: Pressure,
     budget: Budget,
@@ -140,6 +150,7 @@ impl State {
         Self {
             lanes: BTreeMap::new(),
             maintained: None,
+            sealed: None,
             seal_due: None,
             pressure: Pressure::new(rules.bounds),
             budget: Budget::new(rules.challenges_per_day),
@@ -156,7 +167,13 @@ impl State {
             }
             Event::Gone(remote) => drop(self.lanes.remove(&remote)),
             Event::Sealed => {
-                self.seal_due = None;
+                let busy = self.sealed.is_some_and(|(at, _)| now.since(at) < SEAL_BUSY);
+                let rest = match self.sealed {
+                    Some((_, rest)) if busy => (rest * 2).min(SEAL_REST_MAX),
+                    _ => SEAL_REST,
+                };
+                self.sealed = Some((now, rest));
+                self.seal_due = Some((later(now, rest), PAUSE_FIRST));
                 self.lanes.values_mut().for_each(|lane| lane.wanted = true);
             }
             Event::SealFailed => {
@@ -328,7 +345,24 @@ mod tests {
         assert_eq!(state.next(facts, at(2_999)), []);
         assert_eq!(state.next(facts, at(3_000)), [Work::Seal]);
         state.handle(Event::Sealed, at(3_000));
-        assert_eq!(state.next(facts, at(3_001)), [Work::Seal]);
+        assert_eq!(state.next(facts, at(3_250)), [Work::Seal]);
+    }
+
+    #[test]
+    fn many_files_in_a_row_come_into_few_layers() {
+        let mut state = State::default();
+        let facts = Facts { ripe: true, ..QUIET };
+        let mut rounds = 0;
+        for ms in (0..20_000).step_by(10) {
+            if state.next(facts, at(ms)) == [Work::Seal] {
+                rounds += 1;
+                state.handle(Event::Sealed, at(ms));
+            }
+        }
+        assert!(rounds <= 14, "{rounds} rounds in 20 s");
+        assert_eq!(state.next(facts, at(30_000)), [Work::Seal]);
+        state.handle(Event::Sealed, at(30_000));
+        assert_eq!(state.next(facts, at(30_250)), [Work::Seal], "alone it is quick again");
     }
 
     #[test]
