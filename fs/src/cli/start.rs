@@ -13,8 +13,7 @@ use crate::failure::{Exit, Failure, Result};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let words = std::env::args_os();
-    let words: Vec<OsString> = called_as_mount_helper().unwrap_or_else(|| words.collect());
+    let words: Vec<OsString> = std::env::args_os().collect();
     let cli = match parse(&words) {
         Ok(cli) => cli,
         Err(e) => e.exit(),
@@ -89,21 +88,4 @@ fn log(common: &Common) {
         .with_ansi(Paint::err(&common.color).is_on())
         .with_writer(std::io::stderr)
         .init();
-}
-
-/// `mount -t rdrivefs NAME DIR -o …` calls `mount.rdrivefs NAME DIR [-sfnv] [-o …]`.
-fn called_as_mount_helper() -> Option<Vec<OsString>> {
-    let mut words = std::env::args_os();
-    let own = words.next()?;
-    if std::path::Path::new(&own).file_name()? != "mount.rdrivefs" {
-        return None;
-    }
-    let (name, dir) = (words.next()?, words.next()?);
-    let mut out = vec![own, "--drive".into(), name, "mount".into(), dir];
-    while let Some(word) = words.next() {
-        if word == "-o" {
-            out.extend(["-o".into(), words.next()?]);
-        }
-    }
-    Some(out)
 }
