@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use rdrivefs_remote::env::Env;
@@ -40,9 +41,9 @@ const KEY_CHECK: &str = "key";
 /// Pages SQLite keeps in memory, in KiB: enough for the inner nodes of millions of rows.
 const PAGES_KIB: i64 = 16 << 10;
 
-/// A write-ahead log of SQLite longer than this is written back into the database at the next
-/// commit: it is read through by every lookup, and replayed at every start.
-const WAL_BYTES_MAX: u64 = 16 << 20;
+/// A write-ahead log of SQLite of more pages than this, 16 MiB, is written back into the database
+/// at the next commit: it is read through by every lookup, and replayed at every start.
+const WAL_PAGES_MAX: i64 = 4 << 10;
 
 /// Prepared statements kept.
 const STATEMENTS: usize = 128;
@@ -147,11 +148,14 @@ impl Index {
     /// # Errors
     /// Of the database; the transaction stays open then.
     pub fn commit(&self) -> Result<()> {
-        let long = std::fs::metadata(&self.wal).is_ok_and(|wal| wal.len() > WAL_BYTES_MAX);
         let db = self.lock();
         self.run(&db, |db| {
             db.execute_batch("COMMIT")?;
-            let done = if long { write_back(db) } else { Ok(()) };
+            // The file keeps its length: growing it anew would cost each sync a change of metadata.
+            let done = match wal_pages(db) {
+                Ok(pages) if pages > WAL_PAGES_MAX => write_back(db, "RESTART"),
+                counted => counted.map(drop),
+            };
             db.execute_batch("BEGIN IMMEDIATE").and(done)
         })
     }
@@ -177,7 +181,7 @@ impl Index {
         let db = self.lock();
         self.run(&db, |db| {
             db.execute_batch("COMMIT")?;
-            let done = write_back(db);
+            let done = write_back(db, "TRUNCATE");
             db.execute_batch("BEGIN IMMEDIATE").and(done)
         })
     }
@@ -266,12 +270,19 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Statements are planned once, not anew for each value bound to them.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.execute_batch("BEGIN IMMEDIATE")?;
     db.execute_batch(SCHEMA)
 }
 
-fn write_back(db: &Connection) -> rusqlite::Result<()> {
-    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+/// Pages in SQLite's log that are in use.
+fn wal_pages(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))
+}
+
+fn write_back(db: &Connection, how: &str) -> rusqlite::Result<()> {
+    db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
 }
 
 fn place(table: &str, key: &[u8]) -> Vec<u8> {
