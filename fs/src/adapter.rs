@@ -11,15 +11,15 @@
 //!   the loop for another pool once too few of its threads are free.
 //! - A panic costs its request an EIO and a line in the log, never the mount.
 //!
-//! The kernel checks permissions (`default_permissions`), keeps locks, and sends no FLUSH.
+//! The kernel checks permissions (`default_permissions`), keeps locks, and sends no OPEN, RELEASE or
+//! FLUSH.
 
 mod filesystem;
-mod listing;
 mod state;
+mod listing;
 mod kernel;
 mod reply;
 mod pool;
-mod writers;
 mod convert;
 mod errno;
 mod tree;

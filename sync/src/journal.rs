@@ -312,6 +312,11 @@ impl Journal {
         self.flush_behind();
     }
 
+    /// Nobody wants what came from the stream any more, so it is not made durable unasked.
+    pub fn drop_stream(&self, stream: u64) {
+        lock(&self.streams).forget(stream);
+    }
+
     /// Makes all that was staged in these segments durable, and nothing else.
     ///
     /// # Errors

@@ -263,13 +263,11 @@ fn what_is_written_through_a_handle_older_than_a_pulled_version_is_kept() {
     same(&w);
     let held = find(a, "x.db");
     a.remember(held, 1);
-    a.opened(held).unwrap();
     b.write(find(b, "x.db"), 0, b"new from b").unwrap();
     same(&w);
     assert_ne!(find(a, "x.db"), held);
     a.write(held, 0, b"late").unwrap();
     a.sync(held).unwrap();
-    a.release(held);
     a.forget(held, 1);
     let lines = same(&w);
     assert_eq!(lines.len(), 2, "{lines:?}");
@@ -286,7 +284,6 @@ fn what_was_written_so_survives_a_crash() {
     same(&w);
     let held = find(a, "x");
     a.remember(held, 1);
-    a.opened(held).unwrap();
     b.write(find(b, "x"), 0, b"new from b").unwrap();
     same(&w);
     a.write(held, 0, b"late").unwrap();

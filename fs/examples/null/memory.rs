@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use rdrivefs::adapter::Core;
 use rdrivefs::adapter::words::{
-    Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs, TimeNs,
+    Attr, Caller, Change, Entry, Kind, Name, Rename, SeekTo, SetAttr, SetXattr, Statfs, TimeNs,
 };
 use rdrivefs_sync::Result;
 use rdrivefs_sync::error::Posix;
@@ -557,13 +557,16 @@ impl Core for Memory {
         page.into_iter().map(entry).collect()
     }
 
-    fn open(&self, ino: Ino) -> Result<()> {
-        self.get(ino)?.meta.lock().unwrap().held += 1;
-        Ok(())
+    fn list_names(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Name>> {
+        let named = |entry: Entry| {
+            let Entry { cookie, name, attr } = entry;
+            Name { cookie, name, ino: attr.ino, kind: attr.kind }
+        };
+        Ok(self.list(dir, after, limit)?.into_iter().map(named).collect())
     }
 
-    fn release(&self, ino: Ino) {
-        self.forget(ino, 1);
+    fn has_at_most(&self, dir: Ino, count: usize) -> Result<bool> {
+        Ok(self.directory(dir)?.dir.lock().unwrap().order.len() <= count)
     }
 
     fn remember(&self, ino: Ino, count: u64) {

@@ -10,13 +10,13 @@ use rdrivefs_sync::id::Ino;
 /// The words between adapter and core, which are the tree's.
 pub use rdrivefs_sync::tree::words;
 
-use words::{Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs};
+use words::{Attr, Caller, Change, Entry, Kind, Name, Rename, SeekTo, SetAttr, SetXattr, Statfs};
 
 /// A filesystem as the adapter needs it.
 ///
 /// A name is 1 to 255 bytes without `/` and NUL. Inodes come from [`Attr::ino`]; the kernel's
 /// references are counted by [`remember`](Self::remember) and [`forget`](Self::forget), and a file
-/// without names lives until both they and its opens are gone.
+/// without names lives until they are gone; who has it open has one, so opens are not told.
 #[allow(missing_docs, reason = "each is the system call of its name")]
 pub trait Core: Send + Sync + 'static {
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr>;
@@ -52,8 +52,10 @@ pub trait Core: Send + Sync + 'static {
     fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()>;
     /// At most `limit` entries behind the cookie `after`, in the order of their cookies; 0 begins.
     fn list(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Entry>>;
-    fn open(&self, ino: Ino) -> Result<()>;
-    fn release(&self, ino: Ino);
+    /// As `list`, without attributes.
+    fn list_names(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Name>>;
+    /// Whether a directory has at most `count` names.
+    fn has_at_most(&self, dir: Ino, count: usize) -> Result<bool>;
     /// The kernel was told of the inode `count` more times.
     fn remember(&self, ino: Ino, count: u64);
     /// The kernel gives `count` of its references back.

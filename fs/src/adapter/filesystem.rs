@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rdrivefs_sync::Error;
 use rdrivefs_sync::error::Posix;
@@ -23,7 +23,7 @@ use super::core::Core;
 use super::core::words::{Caller, Rename, SeekTo, SetAttr, SetXattr};
 use super::errno::errno;
 use super::kernel::{Kernel, negotiate};
-use super::listing::{Plus, fill};
+use super::listing::{fill, fill_plus};
 use super::reply::{
     TTL, reply_attr, reply_data, reply_empty, reply_entry, reply_written, reply_xattr,
 };
@@ -31,6 +31,9 @@ use super::state::{State, guard};
 
 /// The longest copy answered at once: its length must fit the reply, and stay interruptible.
 const COPY_BYTES_MAX: u64 = 1 << 30;
+/// The longest write that is answered on the loop's own thread whatever else goes on.
+const LOOP_WRITE_BYTES_MAX: usize = 64 << 10;
+
 /// A filesystem for the kernel, made of a core.
 pub struct Adapter<C>(Arc<State<C>>);
 
@@ -43,10 +46,6 @@ impl<C: Core> Adapter<C> {
 
 fn caller(req: &Request, umask: u32) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), umask }
-}
-
-fn writable(flags: OpenFlags) -> bool {
-    !matches!(flags.acc_mode(), OpenAccMode::O_RDONLY)
 }
 
 impl<C: Core> Filesystem for Adapter<C> {
@@ -201,11 +200,10 @@ impl<C: Core> Filesystem for Adapter<C> {
         });
     }
 
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guard("open", || match self.0.open(ino(node), writable(flags)) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(error) => reply.error(errno("open", &error)),
-        });
+    /// The kernel opens files by itself once it was told so, and sends neither OPEN nor RELEASE any
+    /// more: the reference it has on the inode says all we need to know.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(
@@ -222,8 +220,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             let (who, parent, name) = (caller(req, umask), ino(parent), name.as_bytes());
             let exclusive = flags.cast_unsigned() & rustix::fs::OFlags::EXCL.bits() != 0;
             let create = || self.0.core.create(&who, parent, name, permissions(mode));
-            let writable = writable(OpenFlags(flags));
-            match self.0.create(create, exclusive, writable) {
+            match self.0.create(create, exclusive) {
                 Ok(attr) => {
                     let (stat, generation) = (file_attr(&attr), Generation(attr.generation));
                     let keep = FopenFlags::FOPEN_KEEP_CACHE;
@@ -263,7 +260,10 @@ impl<C: Core> Filesystem for Adapter<C> {
         reply: ReplyWrite,
     ) {
         let (node, kill) = (ino(node), write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID));
-        if let Some(_permit) = self.0.carry() {
+        // A short write is done sooner than another thread is woken for it.
+        let short = data.len() <= LOOP_WRITE_BYTES_MAX;
+        let permit = if short { None } else { self.0.carry() };
+        if short || permit.is_some() {
             return guard("write", || {
                 reply_written("write", reply, self.0.write(node, offset, data, kill));
             });
@@ -280,22 +280,6 @@ impl<C: Core> Filesystem for Adapter<C> {
         reply.error(Errno::ENOSYS);
     }
 
-    fn release(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        flags: OpenFlags,
-        _: Option<LockOwner>,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        guard("release", || {
-            self.0.release(ino(node), writable(flags));
-            reply.ok();
-        });
-    }
-
     fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         self.0.carry_or_wait("fsync", move |state| {
             reply_empty("fsync", reply, state.core.sync(ino(node)));
@@ -306,8 +290,8 @@ impl<C: Core> Filesystem for Adapter<C> {
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         guard("opendir", || {
             let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-            let again = self.0.listed_before(ino(node));
-            reply.opened(FileHandle(0), if again { keep } else { FopenFlags::empty() });
+            let may_keep = self.0.may_keep_listing(ino(node));
+            reply.opened(FileHandle(0), if may_keep { keep } else { FopenFlags::empty() });
         });
     }
 
@@ -331,14 +315,11 @@ impl<C: Core> Filesystem for Adapter<C> {
         node: INodeNo,
         _: FileHandle,
         offset: u64,
-        reply: ReplyDirectoryPlus,
+        mut reply: ReplyDirectoryPlus,
     ) {
-        guard("readdirplus", || {
-            let mut plus = Plus { reply, core: &*self.0.core, ttl: &TTL };
-            match fill(&*self.0.core, ino(node), offset, &mut plus) {
-                Ok(()) => plus.reply.ok(),
-                Err(error) => plus.reply.error(errno("readdirplus", &error)),
-            }
+        guard("readdirplus", || match fill_plus(&*self.0.core, ino(node), offset, &mut reply) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno("readdirplus", &error)),
         });
     }
 
@@ -439,8 +420,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             return reply.error(Errno::ENXIO);
         };
         let node = ino(node);
-        let overtaken = if self.0.writers.has(node) { vec![node] } else { Vec::new() };
-        self.0.after_calling_in("lseek", overtaken, move |state| {
+        self.0.after_calling_in("lseek", vec![node], move |state| {
             match state.core.seek(node, offset, to) {
                 Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
                 Err(error) => reply.error(errno("lseek", &error)),

@@ -1,4 +1,4 @@
-//! What the handlers share: the core, who writes, which thread a request may wait on.
+//! What the handlers share: the core, and which thread a request may wait on.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use rdrivefs_sync::{Error, Result};
 
 use super::convert::{permissions, without_loans};
 use super::core::Core;
-use super::core::words::{Attr, Rename, SetAttr};
+use super::core::words::{Attr, Kind, Rename, SetAttr};
 use super::kernel::Kernel;
+use super::listing::PAGE_ENTRIES;
 use super::pool::Pool;
-use super::writers::Writers;
 
 /// Threads of the request loop that are always left for what answers at once.
 const LOOP_RESERVE: usize = 2;
@@ -27,11 +27,13 @@ const CALLING_IN_MAX: usize = 16;
 /// Directories remembered as listed; beyond it all are taken for new, which costs a slower listing.
 const LISTED_MAX: usize = 8192;
 
+/// Entries that fit, with their attributes, into the kernel's first message about a directory.
+const SHORT_ENTRIES: usize = PAGE_ENTRIES * 3 / 4;
+
 pub(super) struct State<C> {
     pub(super) core: Arc<C>,
     pub(super) env: Env,
     pub(super) kernel: Arc<Kernel>,
-    pub(super) writers: Writers,
     listed: Mutex<HashSet<Ino>>,
     /// Never waits for `calling_in`, which waits for WRITE requests that may be here.
     waiting: Pool,
@@ -55,7 +57,6 @@ impl<C: Core> State<C> {
             core,
             env,
             kernel,
-            writers: Writers::default(),
             listed: Mutex::default(),
             waiting: Pool::new("fuse-waiting", WAITING_MAX),
             calling_in: Pool::new("fuse-flush", CALLING_IN_MAX),
@@ -112,22 +113,19 @@ impl<C: Core> State<C> {
         });
     }
 
-    /// The files whose dirty pages a rename would overtake: the one that takes over a name another
+    /// The files whose dirty pages a rename would overtake: those that take over a name another
     /// had, so that after a crash the name is the old file or the whole new one.
     pub(super) fn overtaken(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Vec<Ino> {
-        if how == Rename::NoReplace || self.writers.is_empty() {
+        if how == Rename::NoReplace {
             return Vec::new();
         }
         let (Ok(from), Ok(to)) = (self.core.lookup(from.0, from.1), self.core.lookup(to.0, to.1))
         else {
             return Vec::new();
         };
-        let mut files = vec![from.ino];
-        if how == Rename::Exchange {
-            files.push(to.ino);
-        }
-        files.retain(|ino| self.writers.has(*ino));
-        files
+        let files = if how == Rename::Exchange { vec![from, to] } else { vec![from] };
+        let files = files.into_iter().filter(|attr| attr.kind == Kind::File);
+        files.map(|attr| attr.ino).collect()
     }
 
     /// The answer to a name: the name itself, or the two that every directory has.
@@ -145,53 +143,33 @@ impl<C: Core> State<C> {
         self.core.attr_told(made?.ino)
     }
 
-    /// Creates a file and opens it. The kernel may remember a name as free that a pull has just
+    /// Creates a file for an open. The kernel may remember a name as free that a pull has just
     /// filled: told that it is behind, it looks again, and opens or refuses what is there as ever,
     /// with all its checks and truncation.
     pub(super) fn create(
         &self,
         create: impl FnOnce() -> Result<Attr>,
         exclusive: bool,
-        writable: bool,
     ) -> Result<Attr> {
-        let made = match create() {
+        self.told(match create() {
             Err(Error::Posix(Posix::Exists)) if !exclusive => Err(Posix::Stale.into()),
             made => made,
-        };
-        let attr = self.told(made)?;
-        match self.open(attr.ino, writable) {
-            Ok(()) => Ok(attr),
-            Err(error) => {
-                self.core.forget(attr.ino, 1);
-                Err(error)
+        })
+    }
+
+    /// Whether the kernel may keep the listing it is about to make. A long directory's first one is
+    /// not left to it: it would answer the next, say `ls -l` after `ls`, by itself, and then ask
+    /// for each entry alone, where a listing that comes to us brings all attributes along. A short
+    /// one comes in a single message, with all attributes.
+    pub(super) fn may_keep_listing(&self, dir: Ino) -> bool {
+        let again = {
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            if listed.len() >= LISTED_MAX {
+                listed.clear();
             }
-        }
-    }
-
-    pub(super) fn open(&self, ino: Ino, writable: bool) -> Result<()> {
-        self.core.open(ino)?;
-        if writable {
-            self.writers.opened(ino);
-        }
-        Ok(())
-    }
-
-    /// Whether a directory is opened again. Its first listing is not left to the kernel to keep:
-    /// it would answer the next one, say `ls -l` after `ls`, by itself, and then ask for each entry
-    /// alone, where a listing that comes to us brings all attributes along.
-    pub(super) fn listed_before(&self, dir: Ino) -> bool {
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        if listed.len() >= LISTED_MAX {
-            listed.clear();
-        }
-        !listed.insert(dir)
-    }
-
-    pub(super) fn release(&self, ino: Ino, writable: bool) {
-        if writable {
-            self.writers.closed(ino);
-        }
-        self.core.release(ino);
+            !listed.insert(dir)
+        };
+        again || self.core.has_at_most(dir, SHORT_ENTRIES).unwrap_or(false)
     }
 
     /// Changes attributes, taking lent rights away where Linux does: with HANDLE_KILLPRIV_V2 the

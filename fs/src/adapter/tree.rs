@@ -6,7 +6,7 @@ use rdrivefs_sync::tree::Tree;
 
 use super::core::Core;
 use super::core::words::{
-    Attr, Caller, Change, Entry, Kind, Rename, SeekTo, SetAttr, SetXattr, Statfs,
+    Attr, Caller, Change, Entry, Kind, Name, Rename, SeekTo, SetAttr, SetXattr, Statfs,
 };
 
 impl Core for Tree {
@@ -78,12 +78,12 @@ impl Core for Tree {
         Self::list(self, dir, after, limit)
     }
 
-    fn open(&self, ino: Ino) -> Result<()> {
-        Self::opened(self, ino)
+    fn list_names(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Name>> {
+        Self::list_names(self, dir, after, limit)
     }
 
-    fn release(&self, ino: Ino) {
-        Self::release(self, ino)
+    fn has_at_most(&self, dir: Ino, count: usize) -> Result<bool> {
+        Self::has_at_most(self, dir, count)
     }
 
     fn remember(&self, ino: Ino, count: u64) {

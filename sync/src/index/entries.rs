@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::error::{Error, Result};
 use crate::id::{Ino, LinkId};
 use crate::index::Index;
-use crate::record::Stamp;
+use crate::record::{Kind, Stamp};
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct EntryRow {
     pub name: Vec<u8>,
     /// What it leads to.
     pub child: Ino,
+    /// What that is, for listings; none in rows of old.
+    pub kind: Option<Kind>,
     /// When and by whom it was put there, as far as it was published.
     pub stamp: Stamp,
 }
@@ -35,6 +37,8 @@ struct Plain {
     child: u64,
     #[n(2)]
     stamp: Stamp,
+    #[n(3)]
+    kind: Option<Kind>,
 }
 
 const ENTRY: &str = "entry";
@@ -79,7 +83,8 @@ impl Index {
     /// Of the database.
     pub fn set_entry(&self, entry: &EntryRow) -> Result<()> {
         let hash = self.name_hash(entry.parent.file().0, &entry.name);
-        let plain = Plain { name: entry.name.clone(), child: entry.child.0, stamp: entry.stamp };
+        let EntryRow { ref name, child, stamp, kind, .. } = *entry;
+        let plain = Plain { name: name.clone(), child: child.0, stamp, kind };
         let plain = minicbor::to_vec(plain).expect("memory takes every write");
         let row = self.seal_row(ENTRY, &place(entry.link, entry.parent), &plain);
         self.with(|db| {
@@ -119,6 +124,18 @@ impl Index {
         rows.into_iter().map(|(link, row)| self.opened(link, parent, row)).collect()
     }
 
+    /// Whether a directory has at most `count` entries.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn has_at_most(&self, parent: Ino, count: usize) -> Result<bool> {
+        self.with(|db| {
+            db.prepare_cached("SELECT 1 FROM entry WHERE parent = ? LIMIT 1 OFFSET ?")?
+                .exists(params![key(parent), count])
+                .map(|more| !more)
+        })
+    }
+
     /// Whether a directory has any entry.
     ///
     /// # Errors
@@ -134,8 +151,8 @@ impl Index {
         let plain = self.open_row(ENTRY, &place(link, parent), &row)?;
         let plain: Plain = minicbor::decode(&plain)
             .map_err(|e| Error::corrupt("a row of the index table entry", e))?;
-        let (name, child, stamp) = (plain.name, Ino(plain.child), plain.stamp);
-        Ok(EntryRow { link, parent, name, child, stamp })
+        let Plain { name, child, stamp, kind } = plain;
+        Ok(EntryRow { link, parent, name, child: Ino(child), kind, stamp })
     }
 }
 

@@ -73,6 +73,13 @@ impl Streams {
         }
     }
 
+    /// Nobody wants what came from the stream: its segment need not be durable.
+    pub(super) fn forget(&mut self, stream: u64) {
+        if let Some(own) = self.by_stream.remove(&stream).and_then(|known| known.own) {
+            own.close();
+        }
+    }
+
     /// A segment whose turn has come to be made durable.
     pub(super) fn behind(&mut self) -> Option<Arc<Segment>> {
         if self.behind.len() > BEHIND_MAX { self.behind.pop_front() } else { None }

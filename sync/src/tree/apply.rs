@@ -136,7 +136,8 @@ impl Tree {
     pub(super) fn put_entry(&self, link: u64, parent: Ino, name: &[u8], child: Ino) -> Result<()> {
         self.drawn(link);
         let stamp = Stamp { lamport: 0, device: self.device };
-        let entry = EntryRow { link: LinkId(link), parent, name: name.to_vec(), child, stamp };
+        let (link_id, kind) = (LinkId(link), Some(self.kind(child)?));
+        let entry = EntryRow { link: link_id, parent, name: name.to_vec(), child, kind, stamp };
         self.index.set_entry(&entry)?;
         self.index.set_pending(Pending::Link(link), true)
     }
@@ -383,6 +384,9 @@ impl Tree {
             row.write_over();
             row.extents.cut(size..u64::MAX);
             row.size = size;
+            if size == 0 {
+                self.journal.drop_stream(node.ino.0);
+            }
             self.content_changed(node, state, size, now, at);
         }
         let row = &mut state.row;
@@ -471,6 +475,7 @@ impl Tree {
         }
         drop(state);
         self.drop_node(node.ino);
+        self.journal.drop_stream(node.ino.0);
         self.files.fetch_sub(1, Ordering::Relaxed);
         lock(&self.upkeep).purged = true;
         Ok(())

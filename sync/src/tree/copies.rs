@@ -79,7 +79,7 @@ impl Merging<'_> {
     fn replace(&mut self, node: &Arc<Node>, version: Version, stamp: Stamp) -> Result<()> {
         // The kernel's references are counted before it is told anything, and told under this lock.
         let mut state = node.write();
-        let held = state.opens > 0 || lock(&self.tree.references).contains_key(&node.ino);
+        let held = lock(&self.tree.references).contains_key(&node.ino);
         if !held {
             self.set_content(node, &mut state, version, stamp);
             return Ok(());

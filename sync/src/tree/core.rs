@@ -99,6 +99,15 @@ impl Tree {
         }
     }
 
+    /// Forgets what a burst of changes left in memory, now that the index has it.
+    pub(super) fn forget_surplus(&self) {
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() > CLEAN_NODES_MAX {
+            self.forget_clean(&mut nodes);
+            nodes.shrink_to(CLEAN_NODES_MAX + CLEAN_NODES_STEP);
+        }
+    }
+
     /// Forgets files that are as the index has them and that nobody is at, until few enough are
     /// left. Which ones is chance.
     fn forget_clean(&self, nodes: &mut HashMap<Ino, Arc<Node>>) {

@@ -75,34 +75,6 @@ impl Tree {
         Ok(state.row.attr(ino))
     }
 
-    /// The kernel opened the file.
-    ///
-    /// # Errors
-    /// [`Posix::Stale`].
-    pub fn opened(&self, ino: Ino) -> Result<()> {
-        self.node(ino)?.write().opens += 1;
-        Ok(())
-    }
-
-    /// The kernel closed the file: it may be sealed soon, or forgotten.
-    pub fn release(&self, ino: Ino) {
-        let _gate = self.shared();
-        let Ok(node) = self.node(ino) else { return };
-        let orphan = {
-            let mut state = node.write();
-            state.opens = state.opens.saturating_sub(1);
-            if state.opens == 0 {
-                state.closed = Some(self.env.instant());
-                self.journal.end_stream(ino.0);
-            }
-            state.opens == 0 && state.row.links.is_empty()
-        };
-        let gone = || self.salvage(ino).and_then(|()| self.purge_if_unreachable(ino));
-        if orphan && let Err(e) = gone() {
-            tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
-        }
-    }
-
     /// At most `len` bytes; fewer only at the end of the file.
     ///
     /// # Errors

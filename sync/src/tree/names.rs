@@ -7,7 +7,7 @@ use crate::record::Kind;
 use crate::tree::acl;
 use crate::tree::core::{Tree, lock};
 use crate::tree::op::{Made, Op};
-use crate::tree::words::{Attr, Caller, Entry, Rename};
+use crate::tree::words::{Attr, Caller, Entry, Name, Rename};
 
 /// Longest name, as Linux has it.
 const NAME_BYTES_MAX: usize = 255;
@@ -266,6 +266,30 @@ impl Tree {
             .collect()
     }
 
+    /// As [`Tree::list`], without attributes, which are not even looked at.
+    ///
+    /// # Errors
+    /// As [`Tree::list`].
+    pub fn list_names(&self, dir: Ino, after: u64, limit: usize) -> Result<Vec<Name>> {
+        self.check_directory(dir)?;
+        let entries = self.index.entries_after(dir, after, limit)?;
+        let listed = entries.into_iter().map(|entry| {
+            let kind = entry.kind.map_or_else(|| self.kind(entry.child), Ok)?;
+            Ok(Name { cookie: entry.link.0, name: entry.name, ino: entry.child, kind })
+        });
+        listed
+            .filter(|name: &Result<Name>| !matches!(name, Err(Error::Posix(Posix::Stale))))
+            .collect()
+    }
+
+    /// Whether a directory has at most `count` names.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn has_at_most(&self, dir: Ino, count: usize) -> Result<bool> {
+        self.index.has_at_most(dir, count)
+    }
+
     /// Keeps a file's content, or all below a directory, on this computer, or no longer.
     ///
     /// # Errors
@@ -382,7 +406,7 @@ impl Tree {
         };
         let held = {
             let state = node.read();
-            !state.row.links.is_empty() || state.opens > 0 || state.row.is_cut_and_written()
+            !state.row.links.is_empty() || state.row.is_cut_and_written()
         };
         if held || ino == Ino::ROOT {
             return Ok(());

@@ -159,14 +159,12 @@ pub struct State {
     pub marked_orphan: bool,
     /// The last record about it.
     pub position: Position,
-    /// Times the kernel has it open.
-    pub opens: u32,
     /// When its oldest unsealed byte came.
     pub dirty_since: Option<Instant>,
     /// When its content last changed.
     pub written: Instant,
-    /// When it was last closed.
-    pub closed: Option<Instant>,
+    /// When some of it was last sealed.
+    pub sealed: Option<Instant>,
     /// It was removed, and nothing must be written any more.
     pub gone: bool,
 }
@@ -364,19 +362,17 @@ impl Node {
             orphan: false,
             marked_orphan: false,
             position: Position(0),
-            opens: 0,
             dirty_since: staged.then_some(now),
             written: now,
-            closed: staged.then_some(now),
+            sealed: None,
             gone: false,
         };
         Self { ino, state: RwLock::new(state) }
     }
 
-    /// Whether it must stay in memory: the index does not have it, or the kernel has it open.
+    /// Whether it must stay in memory: the index does not have it as it is.
     pub(super) fn is_held(&self) -> bool {
-        let state = self.read();
-        state.dirty || state.opens > 0
+        self.read().dirty
     }
 
     /// Looks at it.

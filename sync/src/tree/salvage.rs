@@ -1,7 +1,7 @@
 //! What is written through a handle that was open when a pulled version took the file's names.
 //!
 //! Such an inode is cut off: no name leads to it, and nobody else will ever see what it holds. When
-//! it is let go (at the last close, or at the next start) and was written to, it becomes a file of
+//! it is let go (after the last close, or at the next start) and was written to, it becomes a file of
 //! its own, beside the one that took its place, and is sealed and published like any other.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Tree {
         let _names = lock(&self.names);
         let (place, mtime) = {
             let state = node.read();
-            let due = state.opens == 0 && state.row.is_cut_and_written() && !state.gone;
+            let due = state.row.is_cut_and_written() && !state.gone;
             match state.row.cut.clone().filter(|_| due) {
                 None => return Ok(()),
                 Some(place) => (place, state.row.mtime),

@@ -15,11 +15,16 @@ use crate::tree::core::{Tree, lock};
 use crate::tree::extents::{Extents, Source};
 use crate::tree::node::{Node, State};
 
-/// How long after its last close a file is sealed.
-const CLOSED_FOR: Duration = Duration::from_millis(250);
+/// How long after it was last written a file is sealed, so that others see a save at once. The
+/// kernel tells of no close, so a pause in the writing is all there is to go by.
+const QUIET_FOR: Duration = Duration::from_millis(250);
 
-/// How long an open file must be quiet.
-const QUIET_FOR: Duration = Duration::from_secs(2);
+/// How long, where a part was sealed within [`LATELY`]: a file that is written over and over, a log
+/// or a database, is not sealed at each breath.
+const QUIET_FOR_BUSY: Duration = Duration::from_secs(2);
+
+/// How far back a seal makes a file a busy one.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// How old unsealed bytes get at most.
 const AGE_MAX: Duration = Duration::from_secs(30);
@@ -104,16 +109,19 @@ impl Tree {
                 return Ok(None);
             }
             let segments = self.keep_segments(&state.row.extents);
-            let lately = self.env.instant().since(state.written) < QUIET_FOR;
+            let streaming = self.env.instant().since(state.written) < QUIET_FOR;
             SealJob {
                 node: node.clone(),
                 size: state.row.size,
                 runs: runs(&state.row.extents),
-                streaming: state.opens > 0 && lately,
+                streaming,
                 before: state.row.extents.clone(),
                 segments,
             }
         };
+        if !job.streaming {
+            self.journal.end_stream(ino.0);
+        }
         Ok(Some(job))
     }
 
@@ -157,6 +165,7 @@ impl Tree {
         job.segments = self.keep_segments(&job.before);
         // What came meanwhile begins to age now.
         state.dirty_since = state.dirty_since.map(|_| self.env.instant());
+        state.sealed = Some(self.env.instant());
         self.restaged(&node, &mut state);
         self.dirtied(&node, &mut state);
     }
@@ -191,8 +200,6 @@ fn is_ripe(state: &State, now: Instant) -> bool {
     if state.dirty_since.is_some_and(|at| since(at) >= AGE_MAX) {
         return true;
     }
-    if state.opens > 0 {
-        return since(state.written) >= QUIET_FOR;
-    }
-    since(state.written) >= CLOSED_FOR && state.closed.is_none_or(|at| since(at) >= CLOSED_FOR)
+    let busy = state.sealed.is_some_and(|at| since(at) < LATELY);
+    since(state.written) >= if busy { QUIET_FOR_BUSY } else { QUIET_FOR }
 }

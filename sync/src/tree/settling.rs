@@ -238,7 +238,9 @@ impl Merging<'_> {
         self.count_subdirectory(parent, i64::from(directory))?;
         self.links.remove(&link);
         let name = row.place.name.clone();
-        self.unshown.insert(link, EntryRow { link, parent, name, child: child.ino, stamp });
+        let kind = Some(child.read().row.kind);
+        let entry = EntryRow { link, parent, name, child: child.ino, kind, stamp };
+        self.unshown.insert(link, entry);
         self.places.insert(row.place);
         *self.coming.entry(parent).or_default() += 1;
         Ok(())
@@ -418,7 +420,7 @@ impl Merging<'_> {
             }
             state.row.ended();
             self.tree.dirtied(&node, &mut state);
-            state.opens > 0 || lock(&self.tree.references).contains_key(&node.ino)
+            lock(&self.tree.references).contains_key(&node.ino)
         };
         if !held {
             return self.tree.purged(&node);

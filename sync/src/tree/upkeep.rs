@@ -153,6 +153,7 @@ impl Tree {
             node.write().dirty = false;
         }
         lock(&self.dirty).clear();
+        self.forget_surplus();
         let mut upkeep = lock(&self.upkeep);
         (upkeep.applied, upkeep.purged) = (at, false);
         Ok(())

@@ -72,7 +72,17 @@ pub enum SetXattr {
     Any,
 }
 
-/// One name of a directory.
+/// One name of a directory, and what it leads to.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "each is the POSIX thing of that name")]
+pub struct Name {
+    pub cookie: u64,
+    pub name: Vec<u8>,
+    pub ino: Ino,
+    pub kind: Kind,
+}
+
+/// One name of a directory, with all attributes.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "each is the POSIX thing of that name")]
 pub struct Entry {

@@ -252,12 +252,10 @@ impl TreeTarget {
                 }
                 let ino = self.regular(path)?;
                 tree.remember(ino, 1);
-                tree.opened(ino)?;
                 self.slots[*slot] = Some(ino);
             }
             FsOp::Close { slot } => {
                 let ino = self.slot(*slot)?;
-                tree.release(ino);
                 tree.forget(ino, 1);
                 self.slots[*slot] = None;
             }

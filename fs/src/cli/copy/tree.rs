@@ -75,7 +75,7 @@ impl Sink for Open<'_> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.tree.release(self.ino);
+        self.tree.forget(self.ino, 1);
     }
 }
 
@@ -141,7 +141,7 @@ impl Side for InTree<'_> {
     fn create(&self, path: &Path) -> Result<Box<dyn Sink + '_>> {
         let (folder, name) = self.place(path)?;
         let ino = self.0.create(&caller(), folder, name, 0o600).map_err(named(path))?.ino;
-        self.0.opened(ino).map_err(named(path))?;
+        self.0.remember(ino, 1);
         Ok(Box::new(Open { tree: self.0, ino, at: 0, path: path.to_owned() }))
     }
 
