@@ -1,8 +1,8 @@
 //! What the program tells the kernel unasked: forget this name, write back and drop these pages.
 //!
 //! Such a message may wait in the kernel for a request that only we can answer. So none is sent
-//! while a lock of the core is held or from a thread of the request loop; changes that the core
-//! announces go through a queue to a thread of their own.
+//! while a lock of the core is held, nor from a thread of the request loop that others rely on;
+//! changes that the core announces go through a queue to a thread of their own.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

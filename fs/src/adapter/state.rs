@@ -95,6 +95,7 @@ impl<C: Core> State<C> {
     }
 
     /// Has the kernel hand in the dirty pages of `files`, then runs `job`; at once if there are none.
+    /// On the loop's own thread while others are free, else on one that may wait.
     pub(super) fn after_calling_in(
         self: &Arc<Self>,
         op: &'static str,
@@ -104,13 +105,18 @@ impl<C: Core> State<C> {
         if files.is_empty() {
             return guard(op, || job(self));
         }
-        let state = Arc::clone(self);
-        self.calling_in.run(move || {
+        let answer = move |state: &Self| {
             guard(op, || {
                 files.into_iter().for_each(|ino| state.kernel.call_in(ino));
-                job(&state);
+                job(state);
             });
-        });
+        };
+        // Threads enough are left for the WRITEs this waits for.
+        if let Some(_permit) = self.carry() {
+            return answer(self);
+        }
+        let state = Arc::clone(self);
+        self.calling_in.run(move || answer(&state));
     }
 
     /// The files whose dirty pages a rename would overtake: those that take over a name another

@@ -29,8 +29,12 @@ const LATELY: Duration = Duration::from_secs(10);
 /// How old unsealed bytes get at most.
 const AGE_MAX: Duration = Duration::from_secs(30);
 
-/// Unsealed bytes of a file that is being streamed into, beyond which sealing begins.
-const STREAM_BYTES: u64 = 64 << 20;
+/// Unsealed bytes of a file that is being streamed into, beyond which sealing begins: it takes half
+/// of a small computer from the writer, so most copies are left to end first.
+const STREAM_BYTES_MAX: u64 = 256 << 20;
+
+/// The same on a disk with little room, as a part of it: what is sealed can be pushed, and go.
+const STREAM_PART: u64 = 8;
 
 /// A file in more stretches than this is cut anew as a whole the next time it is sealed: lists
 /// that long are slow to read and to send.
@@ -87,9 +91,15 @@ impl Tree {
     /// Files to be sealed now, at most `max`; with `all`, whatever is not sealed.
     pub fn ripe(&self, now: Instant, all: bool, max: usize) -> Vec<Ino> {
         let staged: Vec<_> = lock(&self.staged).values().cloned().collect();
+        if staged.is_empty() {
+            return Vec::new();
+        }
+        // Without an answer of the disk, sealing can only be too early.
+        let stream_bytes = self.journal.available().unwrap_or_default() / STREAM_PART;
+        let stream_bytes = stream_bytes.min(STREAM_BYTES_MAX);
         let ripe = staged.iter().filter(|node| {
             let state = node.read();
-            state.row.nlink > 0 && (all || is_ripe(&state, now))
+            state.row.nlink > 0 && (all || is_ripe(&state, now, stream_bytes))
         });
         ripe.take(max).map(|node| node.ino).collect()
     }
@@ -192,9 +202,9 @@ fn runs(extents: &Extents) -> Vec<Range<u64>> {
     extents.unsealed_runs()
 }
 
-fn is_ripe(state: &State, now: Instant) -> bool {
+fn is_ripe(state: &State, now: Instant, stream_bytes: u64) -> bool {
     let since = |at: Instant| now.since(at);
-    if state.row.extents.staged() >= STREAM_BYTES {
+    if state.row.extents.staged() >= stream_bytes.max(1) {
         return true;
     }
     if state.dirty_since.is_some_and(|at| since(at) >= AGE_MAX) {
