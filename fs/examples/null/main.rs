@@ -2,6 +2,7 @@
 //!
 //!     cargo run --release -p rdrivefs --example null -- DIR [-o OPTIONS]
 //!
+//! It is the ceiling that `fs_bench rows` measures a drive against: see tests/bench/README.md.
 //! It ends when it is unmounted, or at SIGTERM, and everything in it is gone.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a bench, not a product")]
