@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use crate::cache::layer_ref::LayerRef;
 use crate::cache::map::{Map, RANGE_BYTES, inside};
@@ -284,7 +286,16 @@ fn remove(path: &std::path::Path) -> std::io::Result<()> {
 
 fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
     let len = usize::try_from(range.end - range.start).expect("a layer fits in memory");
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, range.start)?;
+    // No zeros are written first over what is read at once.
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = range.start + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    bytes.truncate(len);
     Ok(bytes.into())
 }
