@@ -33,6 +33,8 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 /// How long answers under way are waited for at the end, in steps.
 const FINISH_STEP: Duration = Duration::from_millis(10);
 const FINISH_STEPS: usize = 200;
+/// The same for the end of the mount.
+const UNMOUNT_STEPS: usize = 12_000;
 
 /// Longest question.
 const QUESTION_BYTES_MAX: u64 = 1 << 20;
@@ -109,12 +111,13 @@ pub fn listen(socket: &Path, daemon: Daemon) -> Result<Served> {
     let busy = served.0.clone();
     let serve = move || {
         for stream in listener.incoming().flatten() {
-            let (daemon, busy) = (daemon.clone(), Busy::new(&busy));
+            let (daemon, asked) = (daemon.clone(), busy.clone());
+            let counted = Busy::new(&busy.answering);
             let answering = std::thread::Builder::new().name("control".into());
             // A thread that cannot be started leaves the asker with a closed connection.
             drop(answering.spawn(move || {
-                answer(stream, &daemon);
-                drop(busy);
+                answer(stream, &daemon, &asked);
+                drop(counted);
             }));
         }
     };
@@ -123,19 +126,32 @@ pub fn listen(socket: &Path, daemon: Daemon) -> Result<Served> {
 }
 
 /// Questions that are being answered.
-pub struct Served(Arc<AtomicUsize>);
+pub struct Served(Arc<Asked>);
+
+#[derive(Default)]
+struct Asked {
+    answering: Arc<AtomicUsize>,
+    /// Of these, those that ended the mount. The kernel may take long to forget a million files,
+    /// with nothing left for us to do.
+    unmounting: Arc<AtomicUsize>,
+}
 
 struct Busy(Arc<AtomicUsize>);
 
 impl Served {
     /// Gives answers under way a moment to be read, before the process ends.
     pub fn finish(&self) {
-        for _ in 0..FINISH_STEPS {
-            if self.0.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            std::thread::sleep(FINISH_STEP);
+        wait_for(&self.0.unmounting, UNMOUNT_STEPS);
+        wait_for(&self.0.answering, FINISH_STEPS);
+    }
+}
+
+fn wait_for(count: &AtomicUsize, steps: usize) {
+    for _ in 0..steps {
+        if count.load(Ordering::Acquire) == 0 {
+            return;
         }
+        std::thread::sleep(FINISH_STEP);
     }
 }
 
@@ -152,7 +168,7 @@ impl Drop for Busy {
     }
 }
 
-fn answer(stream: UnixStream, daemon: &Daemon) {
+fn answer(stream: UnixStream, daemon: &Daemon, asked: &Asked) {
     let Ok(writer) = stream.try_clone() else { return };
     let writer = Arc::new(Mutex::new(writer));
     let say = |answer: &Answer| {
@@ -161,7 +177,9 @@ fn answer(stream: UnixStream, daemon: &Daemon) {
             drop(send(&mut *writer, answer));
         }
     };
+    let mut unmounting = None;
     let answered = question(stream).and_then(|request| {
+        unmounting = matches!(request, Request::Unmount).then(|| Busy::new(&asked.unmounting));
         let writer = writer.clone();
         let progress = Progress::new(move |event| {
             if let Ok(mut writer) = writer.lock() {
@@ -174,6 +192,7 @@ fn answer(stream: UnixStream, daemon: &Daemon) {
         Ok(value) => say(&Answer::Done(value)),
         Err(failure) => say(&Answer::Failed(failure)),
     }
+    drop(unmounting);
 }
 
 fn question(stream: UnixStream) -> Result<Request> {
@@ -235,6 +254,24 @@ mod tests {
         assert_eq!(failure.code, Exit::Refused);
         let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn who_unmounts_is_answered_however_long_the_kernel_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let (begun, beginning) = std::sync::mpsc::channel();
+        let daemon: Daemon = Arc::new(move |_, _| {
+            begun.send(()).unwrap();
+            std::thread::sleep((FINISH_STEPS as u32 + 30) * FINISH_STEP);
+            Ok(Value::Null)
+        });
+        let served = listen(&socket, daemon).unwrap();
+        let asker = std::thread::spawn(move || ask(&socket, Request::Unmount, &mut |_| ()));
+        beginning.recv().unwrap();
+        served.finish();
+        assert_eq!(served.0.answering.load(Ordering::Acquire), 0, "the process may end");
+        assert_eq!(asker.join().unwrap().unwrap(), Value::Null);
     }
 
     #[test]
