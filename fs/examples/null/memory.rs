@@ -594,6 +594,12 @@ impl Core for Memory {
         Ok(data.len())
     }
 
+    fn write_back(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        self.begin("write", ino);
+        self.get(ino)?.data.write().unwrap().write(offset, data);
+        Ok(data.len())
+    }
+
     fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
         const KEEP_SIZE: u32 = 1;
         const PUNCH_HOLE: u32 = 2;

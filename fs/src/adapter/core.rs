@@ -63,6 +63,8 @@ pub trait Core: Send + Sync + 'static {
     /// At most `len` bytes; fewer only at the end of the file.
     fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>>;
     fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;
+    /// As `write`, for pages the kernel held: it keeps the times, and tells them.
+    fn write_back(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;
     /// `fallocate`, with Linux' mode bits.
     fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()>;
     fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64>;

@@ -259,19 +259,19 @@ impl<C: Core> Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (node, kill) = (ino(node), write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID));
+        let node = ino(node);
         // A short write is done sooner than another thread is woken for it.
         let short = data.len() <= LOOP_WRITE_BYTES_MAX;
         let permit = if short { None } else { self.0.carry() };
         if short || permit.is_some() {
             return guard("write", || {
-                reply_written("write", reply, self.0.write(node, offset, data, kill));
+                reply_written("write", reply, self.0.write(node, offset, data, write_flags));
             });
         }
         // The loop's buffer is needed for the next request.
         let data = data.to_vec();
         self.0.wait("write", move |state| {
-            reply_written("write", reply, state.write(node, offset, &data, kill));
+            reply_written("write", reply, state.write(node, offset, &data, write_flags));
         });
     }
 

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fuser::WriteFlags;
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::remote::env::Env;
@@ -192,15 +193,24 @@ impl<C: Core> State<C> {
         self.core.set_attr(ino, set)
     }
 
-    pub(super) fn write(&self, ino: Ino, offset: u64, data: &[u8], kill: bool) -> Result<u32> {
-        if kill {
+    pub(super) fn write(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<u32> {
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
             let attr = self.core.attr(ino)?;
             if let Some(mode) = without_loans(attr.kind, attr.mode) {
                 self.core.set_attr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
                 self.kernel.forget_attr(ino);
             }
         }
-        let written = self.core.write(ino, offset, data)?;
+        let written = match flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => self.core.write_back(ino, offset, data)?,
+            false => self.core.write(ino, offset, data)?,
+        };
         Ok(u32::try_from(written).expect("a write is no longer than the request that brought it"))
     }
 }

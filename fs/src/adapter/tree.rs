@@ -102,6 +102,10 @@ impl Core for Tree {
         Self::write(self, ino, offset, data)
     }
 
+    fn write_back(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        Self::write_back(self, ino, offset, data)
+    }
+
     fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
         Self::allocate(self, ino, mode, offset, len)
     }

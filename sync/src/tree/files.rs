@@ -105,6 +105,21 @@ impl Tree {
     /// # Errors
     /// [`Posix::NoSpace`] and the others of `pwrite(2)`.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_at(ino, offset, data, true)
+    }
+
+    /// As [`Tree::write`], for pages the kernel held. It keeps the times of such a file itself and
+    /// tells them, though not where a second write falls into one tick of its clock: a time of ours
+    /// would stay then, and show once the kernel has forgotten its own. Only a replay takes ours,
+    /// since the kernel's may not have come.
+    ///
+    /// # Errors
+    /// As [`Tree::write`].
+    pub fn write_back(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_at(ino, offset, data, false)
+    }
+
+    fn write_at(&self, ino: Ino, offset: u64, data: &[u8], timed: bool) -> Result<usize> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX);
         end.ok_or(Posix::TooBig)?;
         if data.is_empty() {
@@ -118,7 +133,11 @@ impl Tree {
             let mut state = node.write();
             check_regular(&state)?;
             let appended = self.append(&write.encode())?;
+            let times = (state.row.mtime, state.row.ctime);
             self.wrote(&node, &mut state, &write, appended.position, appended.place);
+            if !timed {
+                (state.row.mtime, state.row.ctime) = times;
+            }
             return Ok(data.len());
         }
         check_regular(&node.read())?;
@@ -127,7 +146,11 @@ impl Tree {
         let Op::Staged { places, .. } = &op else { unreachable!("it was just made") };
         let mut state = node.write();
         let at = self.append_naming(&op.encode(), places)?;
+        let times = (state.row.mtime, state.row.ctime);
         self.staged_write(&node, &mut state, offset, places, now, at);
+        if !timed {
+            (state.row.mtime, state.row.ctime) = times;
+        }
         Ok(data.len())
     }
 
