@@ -162,6 +162,14 @@ fn explain(error: &Error) -> (Exit, Option<&'static str>) {
             Exit::Failed,
             Some("use it as it is, or name another with --drive NAME or RDRIVEFS_HOME"),
         ),
+        Error::IndexLost(_) => (
+            Exit::Damaged,
+            Some(
+                "put that file back from a copy; else move this drive's directories away, keep \
+                 them for what was not sent, and come back from the phrase and a node: \
+                 `rdrivefs init --recover FILE --remote URL`",
+            ),
+        ),
         Error::Corrupt { .. } => {
             (Exit::Damaged, Some("run `rdrivefs doctor` to see what can be mended"))
         }
@@ -294,6 +302,7 @@ mod tests {
         let config = Error::Config { file: "f".into(), line: 3, why: "w".into() };
         assert_eq!(code(config), 2);
         assert_eq!(code(Error::corrupt("index", "tag")), 3);
+        assert_eq!(code(Error::IndexLost("x".into())), 3);
         assert_eq!(far(remote::Error::Missing(BlobId::of(b"x"))), 3);
         assert_eq!(far(remote::Error::Corrupt { id: BlobId::of(b"x"), offset: 1 }), 3);
         assert_eq!(code(Error::NoRemote("x".into())), 4);
@@ -316,6 +325,7 @@ mod tests {
             Error::Phrase("x".into()),
             Error::InUse("x".into()),
             Error::NoDrive("x".into()),
+            Error::IndexLost("x".into()),
             Error::corrupt("x", "y"),
             Error::NoRemote("x".into()),
             Error::UnknownVersion { what: "x".into(), version: 9 },

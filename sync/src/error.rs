@@ -49,6 +49,9 @@ pub enum Error {
     /// There is no drive where one was looked for.
     #[error("there is no drive in {0}")]
     NoDrive(String),
+    /// There is a drive, and the index it had is gone: begun anew it would be an empty drive.
+    #[error("the index {0} is missing or empty, and this drive had one")]
+    IndexLost(String),
     /// There is a drive where a new one was to be made.
     #[error("there is a drive in {0} already")]
     DriveExists(String),
@@ -124,7 +127,7 @@ impl Error {
     /// Whether bytes are provably wrong or gone.
     pub fn is_corrupt(&self) -> bool {
         match self {
-            Self::Corrupt { .. } => true,
+            Self::Corrupt { .. } | Self::IndexLost(_) => true,
             Self::Remote(e) => e.is_corrupt() || e.is_missing(),
             _ => false,
         }

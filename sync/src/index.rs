@@ -66,6 +66,23 @@ impl Index {
     /// # Errors
     /// [`Error::UnknownVersion`]; [`Error::Corrupt`] when it is no index or not one of `key`'s.
     pub fn open(path: &Path, key: &Key, env: Env) -> Result<Self> {
+        Self::connect(path, key, env, false)
+    }
+
+    /// Opens the index of a drive that has one: what is not there any more is not begun anew, since
+    /// that would be an empty drive whose journal and remotes say otherwise.
+    ///
+    /// # Errors
+    /// [`Error::IndexLost`], and then nothing was written; else as [`Index::open`].
+    pub fn reopen(path: &Path, key: &Key, env: Env) -> Result<Self> {
+        // SQLite would make the file, and beside an empty one remove the log with what is left.
+        if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
+            return Err(Error::IndexLost(path.display().to_string()));
+        }
+        Self::connect(path, key, env, true)
+    }
+
+    fn connect(path: &Path, key: &Key, env: Env, begun: bool) -> Result<Self> {
         let damaged = |e: rusqlite::Error| match e {
             rusqlite::Error::SqliteFailure(e, _)
                 if e.code == rusqlite::ErrorCode::NotADatabase
@@ -76,7 +93,9 @@ impl Index {
             e => e.into(),
         };
         let db = Connection::open(path)?;
-        check_version(&db).map_err(damaged)??;
+        if !check_version(&db).map_err(damaged)?? && begun {
+            return Err(Error::IndexLost(path.display().to_string()));
+        }
         prepare(&db).map_err(damaged)?;
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
@@ -245,17 +264,19 @@ impl Drop for Index {
     }
 }
 
-/// Looks at the version of what is there before anything is written.
-fn check_version(db: &Connection) -> rusqlite::Result<Result<()>> {
+/// Looks at the version of what is there before anything is written; whether there is anything.
+fn check_version(db: &Connection) -> rusqlite::Result<Result<bool>> {
     let begun = "SELECT 1 FROM sqlite_master WHERE name = 'meta'";
     if db.query_row(begun, [], |_| Ok(())).optional()?.is_none() {
-        return Ok(Ok(()));
+        return Ok(Ok(false));
     }
     let version: Option<i64> = db
         .query_row("SELECT value FROM meta WHERE key = ?", [VERSION_KEY], |row| row.get(0))
         .optional()?;
     Ok(match version {
-        None | Some(VERSION) => Ok(()),
+        // The version and the key are written together with all the rest of the beginning.
+        None => Ok(false),
+        Some(VERSION) => Ok(true),
         Some(other) => {
             let version = u64::try_from(other).unwrap_or(u64::MAX);
             Err(Error::UnknownVersion { what: "the index".into(), version })
@@ -287,4 +308,30 @@ fn write_back(db: &Connection, how: &str) -> rusqlite::Result<()> {
 
 fn place(table: &str, key: &[u8]) -> Vec<u8> {
     [b"rdrivefs/v1/index/", table.as_bytes(), b"/", key].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_is_gone_is_not_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let key = Key::from([7; 32]);
+        let reopen = || Index::reopen(&path, &key, Env::real());
+        let lost = || assert!(matches!(reopen(), Err(Error::IndexLost(_))));
+        lost();
+        assert!(!path.exists(), "nor is anything made");
+        Index::open(&path, &key, Env::real()).unwrap().checkpoint().unwrap();
+        drop(reopen().unwrap());
+        std::fs::write(&path, b"").unwrap();
+        std::fs::write(dir.path().join("index-wal"), b"what is left").unwrap();
+        lost();
+        assert_eq!(std::fs::read(dir.path().join("index-wal")).unwrap(), b"what is left");
+        std::fs::remove_file(dir.path().join("index-wal")).unwrap();
+        // A database of SQLite with nothing in it.
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 1").unwrap();
+        lost();
+    }
 }

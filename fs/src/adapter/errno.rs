@@ -22,6 +22,7 @@ pub(super) fn errno(op: &'static str, error: &Error) -> Errno {
         | Error::InUse(_)
         | Error::NoDrive(_)
         | Error::DriveExists(_)
+        | Error::IndexLost(_)
         | Error::Corrupt { .. }
         | Error::UnknownVersion { .. }
         | Error::Index(_) => Errno::EIO,

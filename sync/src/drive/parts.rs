@@ -235,7 +235,7 @@ fn assemble(
     runtime: &Runtime,
 ) -> Result<(Parts, Arc<Contents>)> {
     let local = &secrets.local;
-    let index = Arc::new(Index::open(&home.index_file(), local, env.clone())?);
+    let index = Arc::new(Index::reopen(&home.index_file(), local, env.clone())?);
     let cache = Arc::new(Cache::open(&home.cache_dir())?);
     let own = own_log(secrets);
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
