@@ -37,6 +37,8 @@ impl Bed {
         open_to_all(&device.dir);
         let short = tempfile::Builder::new().prefix("s").tempdir_in("/tmp").unwrap();
         open_to_all(short.path());
+        // Not to the mount itself: pjdfstest looks for the mount point along the path.
+        std::os::unix::fs::symlink(world.path(""), short.path().join("w")).unwrap();
         let daemon = device.daemon().expect("a daemon serves the mount");
         Self { device, _node: node, world, short, daemon }
     }
@@ -51,10 +53,11 @@ impl Bed {
 
     /// As [`Bed::folder`], by a path of less than 40 bytes: sockets and some suites want that.
     pub fn short_folder(&self, name: &str) -> PathBuf {
-        let link = self.short.path().join(name);
-        std::os::unix::fs::symlink(self.folder(name), &link).unwrap();
-        assert!(link.as_os_str().len() < 40, "{} is too long", link.display());
-        link
+        let folder = self.folder(name);
+        let below = folder.strip_prefix(self.world.path("")).unwrap();
+        let short = self.short.path().join("w").join(below);
+        assert!(short.as_os_str().len() < 40, "{} is too long", short.display());
+        short
     }
 
     /// A new folder that does not lie on the drive, which everybody may enter.
@@ -103,8 +106,14 @@ impl Bed {
     fn picture(&self) -> Result<Picture, String> {
         // What is still dirty in the kernel gets its times when it is written.
         let top = fs::File::open(&self.device.dir).map_err(|e| e.to_string())?;
-        rustix::fs::syncfs(&top).map_err(|e| e.to_string())?;
-        Picture::take(&self.device.dir).map_err(|e| e.to_string())
+        let sync = || match rustix::fs::syncfs(&top) {
+            // Left by a process that was killed while it waited for its pages to be written: the
+            // kernel tells the next who syncs, once. The daemon never answers so.
+            Err(rustix::io::Errno::INTR) => rustix::fs::syncfs(&top),
+            synced => synced,
+        };
+        sync().map_err(|e| format!("syncfs: {e}"))?;
+        Picture::take(&self.device.dir)
     }
 
     fn healthy(&self) -> Result<(), String> {

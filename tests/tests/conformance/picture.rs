@@ -1,7 +1,8 @@
 //! What a tree looks like, to compare it with itself later.
 //!
 //! Names, kinds, modes, owners, links, sizes, times of modification, devices, targets of symbolic
-//! links and contents; not access times or blocks, which may change without anybody's doing.
+//! links and contents; not access times or blocks, which may change without anybody's doing. Times
+//! may differ a little: what the kernel wrote back late has one by its clock and one by the daemon's.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -15,22 +16,39 @@ const CONTENT_MAX: u64 = 64 << 20;
 /// Differences told; more say nothing more.
 const TOLD_MAX: usize = 5;
 
+/// Seconds between the kernel's time of a cached write and the daemon's: the kernel sends no time
+/// for a second write within one tick of its clock, and the daemon then keeps its own.
+const LATE_MAX: i64 = 60;
+
 /// Path below the top, to what stands there.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Picture(BTreeMap<PathBuf, String>);
+#[derive(Debug)]
+pub struct Picture(BTreeMap<PathBuf, Entry>);
+
+/// What is compared, and the second of the last modification.
+#[derive(Debug)]
+struct Entry(String, i64);
+
+impl Entry {
+    fn is_like(&self, other: &Self) -> bool {
+        self.0 == other.0 && (self.1 - other.1).abs() <= LATE_MAX
+    }
+}
 
 impl Picture {
     /// Looks at everything below `top`.
-    pub fn take(top: &Path) -> io::Result<Self> {
+    pub fn take(top: &Path) -> Result<Self, String> {
         let mut seen = BTreeMap::new();
         let mut folders = vec![top.to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder)? {
-                let path = entry?.path();
-                let meta = fs::symlink_metadata(&path)?;
-                let content = content(&path, &meta)?;
+            let why = |what: &str, path: &Path, e: io::Error| format!("{what} {path:?}: {e}");
+            let list = |e| why("list", &folder, e);
+            for entry in fs::read_dir(&folder).map_err(list)? {
+                let path = entry.map_err(list)?.path();
+                let meta = fs::symlink_metadata(&path).map_err(|e| why("stat", &path, e))?;
+                let content = content(&path, &meta).map_err(|e| why("read", &path, e))?;
                 let name = path.strip_prefix(top).expect("it lies below").to_owned();
-                seen.insert(name, format!("{} {content}", attributes(&meta)));
+                let entry = Entry(format!("{} {content}", attributes(&meta)), meta.mtime());
+                seen.insert(name, entry);
                 if meta.is_dir() {
                     folders.push(path);
                 }
@@ -47,7 +65,10 @@ impl Picture {
     /// What differs in `later`, a line each.
     pub fn differences(&self, later: &Self) -> Vec<String> {
         let names = self.0.keys().chain(later.0.keys().filter(|name| !self.0.contains_key(*name)));
-        let differing = names.filter(|name| self.0.get(*name) != later.0.get(*name));
+        let differing = names.filter(|name| match (self.0.get(*name), later.0.get(*name)) {
+            (Some(was), Some(is)) => !was.is_like(is),
+            _ => true,
+        });
         let tell = |name: &PathBuf| {
             let [was, is] = [self.0.get(name), later.0.get(name)];
             format!("{}: {was:?} became {is:?}", name.display())
@@ -60,13 +81,11 @@ fn attributes(meta: &Metadata) -> String {
     // The size of a directory is the filesystem's own affair.
     let size = if meta.is_dir() { 0 } else { meta.len() };
     format!(
-        "{:o} {}:{} links {} size {size} time {}.{:09} device {}",
+        "{:o} {}:{} links {} size {size} device {}",
         meta.mode(),
         meta.uid(),
         meta.gid(),
         meta.nlink(),
-        meta.mtime(),
-        meta.mtime_nsec(),
         meta.rdev()
     )
 }
@@ -99,11 +118,12 @@ fn a_changed_tree_is_another_picture() {
     let before = Picture::take(top).unwrap();
     assert_eq!(before.len(), 3);
     assert!(before.differences(&Picture::take(top).unwrap()).is_empty());
-    let time = fs::metadata(top.join("d/f")).unwrap().modified().unwrap();
     fs::write(top.join("d/f"), b"two").unwrap();
-    File::options().write(true).open(top.join("d/f")).unwrap().set_modified(time).unwrap();
     let after = Picture::take(top).unwrap();
     assert_eq!(before.differences(&after).len(), 1, "a content changed, and nothing else");
+    let file = File::options().write(true).open(top.join("d/f")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(after.differences(&Picture::take(top).unwrap()).len(), 1, "a time changed");
     fs::remove_file(top.join("d/l")).unwrap();
     assert!(after.differences(&Picture::take(top).unwrap()).len() >= 2);
 }
