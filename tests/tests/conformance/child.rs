@@ -39,10 +39,12 @@ impl Ended {
     }
 }
 
-/// Runs `command` for at most `limit`.
+/// Runs `command` for at most `limit`; of its environment only a PATH of its own is kept.
 pub fn run(command: &mut Command, limit: Duration) -> Ended {
     let mut output = tempfile::tempfile().unwrap();
-    command.env_clear().env("PATH", path()).env("HOME", "/nonexistent").env("LC_ALL", "C");
+    let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
+    let path = path.map_or_else(path_of_tests, ToOwned::to_owned);
+    command.env_clear().env("PATH", path).env("HOME", "/nonexistent").env("LC_ALL", "C");
     command.current_dir("/").stdin(Stdio::null());
     command.stdout(output.try_clone().unwrap()).stderr(output.try_clone().unwrap());
     std::os::unix::process::CommandExt::process_group(command, 0);
@@ -84,7 +86,7 @@ impl Drop for Group {
     }
 }
 
-fn path() -> std::ffi::OsString {
+fn path_of_tests() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin:/usr/sbin:/sbin".into())
 }
 

@@ -41,7 +41,7 @@ fn stress_ng_finds_nothing() {
 }
 
 #[test]
-#[ignore = "long: 57 stressors for four seconds each, minutes"]
+#[ignore = "long: 56 stressors for four seconds each, minutes"]
 fn stress_ng_finds_nothing_with_every_stressor() {
     let bed = Bed::new();
     let mut verdict = stress(&bed, "stress-ng-long", &format!("{QUICK} {MORE}"), 4);

@@ -36,10 +36,10 @@ fn fio_reads_what_it_wrote() {
 }
 
 #[test]
-#[ignore = "long: 256 MiB in each of eight ways, minutes"]
+#[ignore = "long: 128 MiB in each of eight ways, minutes"]
 fn fio_reads_what_it_wrote_of_much() {
     let bed = Bed::new();
-    let mut verdict = fio(&bed, "fio-long", 256);
+    let mut verdict = fio(&bed, "fio-long", 128);
     bed.settle(&mut verdict);
     verdict.judge(JOBS.len());
 }
