@@ -14,6 +14,8 @@ pub const SUITES: &[&str] = &[
     "fsx",
     "fsx-long",
     "fsx-million",
+    "fsx-million-all",
+    "fsx-million-punch",
     "stress-ng",
     "stress-ng-long",
     "fio",
