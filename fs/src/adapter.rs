@@ -6,8 +6,8 @@
 //! - The kernel caches names, attributes and pages for an hour, since every change either comes
 //!   through it or is announced by [`Core::on_change`] and then invalidated by a thread of its own.
 //! - Dirty pages that must reach the core before a RENAME or an LSEEK are called in by the handler,
-//!   which waits for the kernel. Two of the loop's threads never wait for anything, so that one is
-//!   left for the WRITE.
+//!   which waits for the kernel. Two of the loop's threads never carry what may wait long, and one
+//!   of them not even a short write, so that one is left for the WRITE and for looking up.
 //! - What may wait long (a read from a remote, a write against a full journal, an fsync) leaves
 //!   the loop for another pool once too few of its threads are free.
 //! - A panic costs its request an EIO and a line in the log, never the mount.

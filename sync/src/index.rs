@@ -45,6 +45,9 @@ const PAGES_KIB: i64 = 16 << 10;
 /// at the next commit: it is read through by every lookup, and replayed at every start.
 const WAL_PAGES_MAX: i64 = 4 << 10;
 
+/// Bytes of that log's file that are kept once they were written back.
+const WAL_BYTES_KEPT: i64 = 32 << 20;
+
 /// Prepared statements kept.
 const STATEMENTS: usize = 128;
 
@@ -290,6 +293,8 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "cache_size", -PAGES_KIB)?;
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
+    // One big merge must not leave a big file for good.
+    db.query_row(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}"), [], |_| Ok(()))?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     // Statements are planned once, not anew for each value bound to them.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -312,7 +312,7 @@ impl Journal {
         self.flush_behind();
     }
 
-    /// Nobody wants what came from the stream any more, so it is not made durable unasked.
+    /// Nobody wants what came from the stream any more: only a record that names it makes it durable.
     pub fn drop_stream(&self, stream: u64) {
         lock(&self.streams).forget(stream);
     }
@@ -416,6 +416,7 @@ impl Journal {
         gone.retain(|segment| {
             segment.number != current && !live(segment.number) && segment.retire(applied.0)
         });
+        lock(&self.streams).forget_segments(&gone);
         for segment in &gone {
             self.table_mut().remove(&segment.number);
             lock(&self.cache).forget(segment.number);

@@ -31,8 +31,8 @@ use super::state::{State, guard};
 
 /// The longest copy answered at once: its length must fit the reply, and stay interruptible.
 const COPY_BYTES_MAX: u64 = 1 << 30;
-/// The longest write that is answered on the loop's own thread whatever else goes on.
-const LOOP_WRITE_BYTES_MAX: usize = 64 << 10;
+/// The longest write that is done sooner than another thread is woken for it.
+const SHORT_WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// A filesystem for the kernel, made of a core.
 pub struct Adapter<C>(Arc<State<C>>);
@@ -260,10 +260,9 @@ impl<C: Core> Filesystem for Adapter<C> {
         reply: ReplyWrite,
     ) {
         let node = ino(node);
-        // A short write is done sooner than another thread is woken for it.
-        let short = data.len() <= LOOP_WRITE_BYTES_MAX;
-        let permit = if short { None } else { self.0.carry() };
-        if short || permit.is_some() {
+        let short = data.len() <= SHORT_WRITE_BYTES_MAX;
+        let permit = if short { self.0.carry_short() } else { self.0.carry() };
+        if permit.is_some() {
             return guard("write", || {
                 reply_written("write", reply, self.0.write(node, offset, data, write_flags));
             });
@@ -420,7 +419,11 @@ impl<C: Core> Filesystem for Adapter<C> {
             return reply.error(Errno::ENXIO);
         };
         let node = ino(node);
-        self.0.after_calling_in("lseek", vec![node], move |state| {
+        // Dirty pages make no hole of data, so data where it was asked for needs no calling in.
+        let here =
+            to == SeekTo::Data && self.0.core.seek(node, offset, to).is_ok_and(|at| at == offset);
+        let overtaken = if here { Vec::new() } else { vec![node] };
+        self.0.after_calling_in("lseek", overtaken, move |state| {
             match state.core.seek(node, offset, to) {
                 Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
                 Err(error) => reply.error(errno("lseek", &error)),

@@ -20,6 +20,8 @@ use super::pool::Pool;
 
 /// Threads of the request loop that are always left for what answers at once.
 const LOOP_RESERVE: usize = 2;
+/// Of these, what short writes may take.
+const SHORT_RESERVE: usize = 1;
 /// Requests that may wait for a remote or a disk at one time, beyond those the loop carries.
 const WAITING_MAX: usize = 64;
 /// Renames and seeks that may wait for the kernel to hand in dirty pages at one time.
@@ -73,6 +75,14 @@ impl<C: Core> State<C> {
         (carried < self.carried_max).then_some(permit)
     }
 
+    /// The same for what is over sooner than another thread is woken, and waits now and then all
+    /// the same: it may take one thread more.
+    pub(super) fn carry_short(&self) -> Option<Carried<'_>> {
+        let carried = self.carried.fetch_add(1, Ordering::Relaxed);
+        let permit = Carried(&self.carried);
+        (carried < self.carried_max + SHORT_RESERVE).then_some(permit)
+    }
+
     /// Answers a request that may wait long, on a thread of its own.
     pub(super) fn wait(
         self: &Arc<Self>,
@@ -112,7 +122,7 @@ impl<C: Core> State<C> {
                 job(state);
             });
         };
-        // Threads enough are left for the WRITEs this waits for.
+        // The WRITEs this waits for find a thread of the reserve, or go to another pool.
         if let Some(_permit) = self.carry() {
             return answer(self);
         }

@@ -73,11 +73,20 @@ impl Streams {
         }
     }
 
-    /// Nobody wants what came from the stream: its segment need not be durable.
+    /// Nobody wants what came from the stream: its segment need not be made durable for being full.
     pub(super) fn forget(&mut self, stream: u64) {
         if let Some(own) = self.by_stream.remove(&stream).and_then(|known| known.own) {
             own.close();
         }
+    }
+
+    /// Lets go of segments that are no part of the journal any more, or their files would keep the
+    /// disk's room.
+    pub(super) fn forget_segments(&mut self, gone: &[Arc<Segment>]) {
+        let is_gone = |one: &Arc<Segment>| gone.iter().any(|other| Arc::ptr_eq(one, other));
+        self.shared.take_if(|shared| is_gone(shared));
+        self.by_stream.values_mut().for_each(|known| drop(known.own.take_if(|own| is_gone(own))));
+        self.behind.retain(|behind| !is_gone(behind));
     }
 
     /// A segment whose turn has come to be made durable.

@@ -7,7 +7,7 @@ use crate::record::Kind;
 use crate::tree::acl;
 use crate::tree::core::{Tree, lock};
 use crate::tree::op::{Made, Op};
-use crate::tree::words::{Attr, Caller, Entry, Name, Rename};
+use crate::tree::words::{Attr, Caller, Change, Entry, Name, Rename};
 
 /// Longest name, as Linux has it.
 const NAME_BYTES_MAX: usize = 255;
@@ -319,9 +319,17 @@ impl Tree {
             }
             references.remove(&ino);
         }
-        let _gate = self.shared();
-        if let Err(e) = self.salvage(ino).and_then(|()| self.purge_if_unreachable(ino)) {
-            tracing::warn!(?ino, error = %e, "an orphan stays until the next start");
+        let let_go = || {
+            let _gate = self.shared();
+            let salvaged = self.salvage(ino)?;
+            self.purge_if_unreachable(ino)?;
+            Ok::<_, Error>(salvaged)
+        };
+        match let_go() {
+            // It came without a call of the kernel's, which may keep the listing it is not in.
+            Ok(Some((parent, name))) => self.tell(Change::Entry { parent, name }),
+            Ok(None) => {}
+            Err(e) => tracing::warn!(?ino, error = %e, "an orphan stays until the next start"),
         }
     }
 

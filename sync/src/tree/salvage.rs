@@ -17,11 +17,11 @@ use crate::tree::unsettled::{Place, conflict_name, suffixed};
 use crate::tree::xattrs::XattrRow;
 
 impl Tree {
-    /// Gives content that was cut off a name, if nobody writes it any more. The caller holds the
-    /// gate, and no lock of names.
-    pub(super) fn salvage(&self, ino: Ino) -> Result<()> {
+    /// Gives content that was cut off a name, if it was written to; which, so that the kernel hears
+    /// of it. The caller holds the gate, and no lock of names.
+    pub(super) fn salvage(&self, ino: Ino) -> Result<Option<(Ino, Vec<u8>)>> {
         let node = match self.node(ino) {
-            Err(Error::Posix(Posix::Stale)) => return Ok(()),
+            Err(Error::Posix(Posix::Stale)) => return Ok(None),
             node => node?,
         };
         let _names = lock(&self.names);
@@ -29,14 +29,16 @@ impl Tree {
             let state = node.read();
             let due = state.row.is_cut_and_written() && !state.gone;
             match state.row.cut.clone().filter(|_| due) {
-                None => return Ok(()),
+                None => return Ok(None),
                 Some(place) => (place, state.row.mtime),
             }
         };
         let (parent, name) = self.free_place(&place, mtime)?;
         let (made, link, now) = (self.draw(), self.draw(), self.now());
         tracing::warn!(?ino, "a file was written to while a newer version came: it is kept beside");
-        self.carry_out(&Op::Salvage { ino: ino.0, made, link, parent: parent.0, name, now })
+        let op = Op::Salvage { ino: ino.0, made, link, parent: parent.0, name: name.clone(), now };
+        self.carry_out(&op)?;
+        Ok(Some((parent, name)))
     }
 
     /// A free name beside what took the place.

@@ -33,8 +33,10 @@ const AGE_MAX: Duration = Duration::from_secs(30);
 /// of a small computer from the writer, so most copies are left to end first.
 const STREAM_BYTES_MAX: u64 = 256 << 20;
 
-/// The same on a disk with little room, as a part of it: what is sealed can be pushed, and go.
+/// The same on a disk with little room, as a part of it and at the least: what is sealed can be
+/// pushed, and go.
 const STREAM_PART: u64 = 8;
+const STREAM_BYTES_MIN: u64 = 64 << 20;
 
 /// A file in more stretches than this is cut anew as a whole the next time it is sealed: lists
 /// that long are slow to read and to send.
@@ -96,7 +98,7 @@ impl Tree {
         }
         // Without an answer of the disk, sealing can only be too early.
         let stream_bytes = self.journal.available().unwrap_or_default() / STREAM_PART;
-        let stream_bytes = stream_bytes.min(STREAM_BYTES_MAX);
+        let stream_bytes = stream_bytes.clamp(STREAM_BYTES_MIN, STREAM_BYTES_MAX);
         let ripe = staged.iter().filter(|node| {
             let state = node.read();
             state.row.nlink > 0 && (all || is_ripe(&state, now, stream_bytes))
@@ -204,7 +206,7 @@ fn runs(extents: &Extents) -> Vec<Range<u64>> {
 
 fn is_ripe(state: &State, now: Instant, stream_bytes: u64) -> bool {
     let since = |at: Instant| now.since(at);
-    if state.row.extents.staged() >= stream_bytes.max(1) {
+    if state.row.extents.staged() >= stream_bytes {
         return true;
     }
     if state.dirty_since.is_some_and(|at| since(at) >= AGE_MAX) {

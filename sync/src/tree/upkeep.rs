@@ -16,7 +16,7 @@ use crate::tree::words::Statfs;
 /// How often the index is made durable so that the journal can be freed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
-/// A journal longer than this is freed at once.
+/// A journal with more than this beside what is still to be sealed is freed at once.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// With less than this left for writers, the journal is freed as often as it can be: it is mostly
@@ -71,7 +71,7 @@ impl Tree {
     pub fn maintain(&self) -> Result<()> {
         self.flush()?;
         let age = self.env.instant().since(lock(&self.upkeep).checkpointed);
-        let long = self.journal.bytes_used() > JOURNAL_BYTES_MAX;
+        let long = self.journal.bytes_used() > JOURNAL_BYTES_MAX + self.unsealed().bytes;
         if age >= CHECKPOINT_EVERY || long || self.is_cramped()? {
             self.checkpoint()?;
         }
@@ -152,6 +152,7 @@ impl Tree {
         for node in &nodes {
             node.write().dirty = false;
         }
+        drop(nodes);
         lock(&self.dirty).clear();
         self.forget_surplus();
         let mut upkeep = lock(&self.upkeep);
