@@ -15,13 +15,17 @@ use rdrivefs_sync::remote::env::Env;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::{Adapter, Core, Kernel};
+use crate::mount::connection::Connection;
 
+mod guard;
+mod connection;
 mod point;
 mod attach;
 mod options;
 mod error;
 
 pub use error::MountError;
+pub use guard::{Guard, keep};
 pub use options::{KNOWN as KNOWN_OPTIONS, Options};
 pub use point::{clear_dead, is_dead_mount};
 
@@ -36,6 +40,7 @@ const GRACE_MS: u64 = 10_000;
 /// serves it is about to go.
 pub struct Mounted {
     unmounter: Unmounter,
+    connection: Option<Arc<Connection>>,
     ended: Receiver<io::Result<()>>,
     over: bool,
 }
@@ -65,11 +70,12 @@ pub fn mount<C: Core>(
     core.on_change(Box::new(heard));
     let adapter = Adapter::new(core, Arc::clone(&kernel), env, threads);
     let fuse = attach::attach(&point, options)?;
+    let connection = Connection::of(&point).map(Arc::new);
     let (end, ended) = channel();
     let unmounter = Unmounter { point, end: end.clone() };
-    let started = serve(adapter, fuse, threads, kernel, end);
+    let started = serve(adapter, fuse, threads, kernel, connection.clone(), end);
     match started.and_then(|()| unmounter.look()) {
-        Ok(()) => Ok(Mounted { unmounter, ended, over: false }),
+        Ok(()) => Ok(Mounted { unmounter, connection, ended, over: false }),
         Err(source) => {
             let _gone = attach::detach(&unmounter.point, true);
             Err(MountError::io("serving", &unmounter.point)(source))
@@ -83,6 +89,7 @@ fn serve<C: Core>(
     fuse: std::os::fd::OwnedFd,
     threads: usize,
     kernel: Arc<Kernel>,
+    connection: Option<Arc<Connection>>,
     end: Sender<io::Result<()>>,
 ) -> io::Result<()> {
     let mut config = Config::default();
@@ -94,6 +101,10 @@ fn serve<C: Core>(
     std::thread::Builder::new().name("fuse-session".into()).spawn(move || {
         let ended = session.run();
         kernel.disconnect();
+        if let (Err(_), Some(connection)) = (&ended, connection) {
+            // Who waits for a request would wait on: a thread of ours may keep the device open.
+            connection.give_up();
+        }
         // Whoever waited may have left by another way.
         drop(end.send(ended));
     })?;
@@ -114,6 +125,17 @@ impl Mounted {
     /// The way to end this mount from elsewhere.
     pub fn unmounter(&self) -> Unmounter {
         self.unmounter.clone()
+    }
+
+    /// Has a process of its own, `program __guard …`, break off this mount should this process die.
+    /// Must be called by the main thread.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn guard(&self, program: &Path) -> io::Result<Guard> {
+        let gone = || io::Error::other("the mount is not in the table of mounts");
+        let connection = self.connection.as_ref().ok_or_else(gone)?;
+        Guard::start(program, &self.unmounter.point, connection)
     }
 
     /// Ends the mount, unless it is in use.

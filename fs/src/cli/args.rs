@@ -135,6 +135,16 @@ pub(super) enum Command {
     /// Stretches a passphrase, in a process that gives its memory back
     #[command(hide = true, name = "__stretch")]
     Stretch,
+    /// Breaks off a mount whose daemon has died
+    #[command(hide = true, name = "__guard")]
+    Guard {
+        /// The daemon's process
+        daemon: u32,
+        /// The minor number of the mount's device
+        minor: u32,
+        /// The folder
+        point: PathBuf,
+    },
 }
 
 #[derive(Debug, Default, Args)]

@@ -17,7 +17,7 @@ use crate::cli::args::{Common, Mount};
 use crate::cli::{ask, places, say, secrets, unmount};
 use crate::control::{self, Request};
 use crate::failure::{Exit, Failure, Result};
-use crate::mount::{Mounted, Options, mount};
+use crate::mount::{Guard, Mounted, Options, mount};
 
 /// What keeps glibc from holding on to what layers and requests of a MiB leave behind on many
 /// threads: some 150 MiB without it. The systemd unit says the same.
@@ -71,6 +71,7 @@ fn serve(
     options.allow_other |= drive.config().mount.allow_other;
     let own = places::own_directories(home);
     let mounted = mount(dir, &options, &own, drive.tree().clone(), env.clone())?;
+    let _guard = guard(&mounted);
     mounted.unmount_on_signals().map_err(Failure::io("watch for signals"))?;
     drive.start();
     unmount::note(home, mounted.point())?;
@@ -92,6 +93,12 @@ fn serve(
     served.finish();
     closed?;
     Ok(ended?)
+}
+
+/// Without a guard the mount is as good, until this process is killed at a bad moment.
+fn guard(mounted: &Mounted) -> Option<Guard> {
+    let started = std::env::current_exe().and_then(|own| mounted.guard(&own));
+    started.inspect_err(|error| tracing::warn!(%error, "nobody guards the mount")).ok()
 }
 
 fn listen(

@@ -10,6 +10,7 @@ use crate::cli::args::{Cli, Command, Common};
 use crate::cli::paint::{Paint, Style};
 use crate::cli::{run, say, secrets};
 use crate::failure::{Exit, Failure, Result};
+use crate::mount::keep;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -37,6 +38,9 @@ pub fn main() -> ExitCode {
 fn carry_out(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Stretch => secrets::stretch().map(|()| Exit::Done),
+        Command::Guard { daemon, minor, point } => {
+            keep(daemon, minor, &point).map(|()| Exit::Done).map_err(Failure::io("guard the mount"))
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "rdrivefs", &mut script);

@@ -113,18 +113,28 @@ pub(super) fn is_dead(error: &std::io::Error) -> bool {
 
 /// The kind of filesystem mounted on top of `point`, if one is.
 pub(super) fn mounted(point: &Path) -> Result<Option<String>, MountError> {
+    Ok(mounted_as(point)?.map(|(kind, _)| kind))
+}
+
+/// The same with the minor number of its device, which no other mount has while it lives.
+pub(super) fn mounted_as(point: &Path) -> Result<Option<(String, u32)>, MountError> {
     const TABLE: &str = "/proc/self/mountinfo";
     let table = std::fs::read(TABLE)
         .map_err(MountError::io("reading the table of mounts", Path::new(TABLE)))?;
     Ok(topmost(&table, point))
 }
 
-fn topmost(table: &[u8], point: &Path) -> Option<String> {
+fn topmost(table: &[u8], point: &Path) -> Option<(String, u32)> {
     table.split(|b| *b == b'\n').rev().find_map(|line| {
         let mut fields = line.split(|b| *b == b' ');
-        let on = unescape(fields.nth(4)?);
+        let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+        let on = unescape(fields.nth(1)?);
+        if Path::new(&on) != point {
+            return None;
+        }
         let kind = fields.skip_while(|field| field != b"-").nth(1)?;
-        (Path::new(&on) == point).then(|| OsStr::from_bytes(kind).to_string_lossy().into_owned())
+        let minor = device.split_once(':')?.1.parse().ok()?;
+        Some((OsStr::from_bytes(kind).to_string_lossy().into_owned(), minor))
     })
 }
 
@@ -152,8 +162,8 @@ mod tests {
         let table = b"22 1 8:1 / / rw - ext4 /dev/sda rw\n\
             40 22 0:5 / /a\\040b rw,nosuid shared:7 - tmpfs tmpfs rw\n\
             41 40 0:6 / /a\\040b rw - fuse.rdrivefs rdrivefs rw\n";
-        assert_eq!(topmost(table, Path::new("/a b")).unwrap(), "fuse.rdrivefs");
-        assert_eq!(topmost(table, Path::new("/")).unwrap(), "ext4");
+        assert_eq!(topmost(table, Path::new("/a b")).unwrap(), ("fuse.rdrivefs".into(), 6));
+        assert_eq!(topmost(table, Path::new("/")).unwrap(), ("ext4".into(), 1));
         assert_eq!(topmost(table, Path::new("/a")), None);
     }
 
