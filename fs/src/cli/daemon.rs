@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdrivefs_sync::drive::Drive;
 use rdrivefs_sync::home::Home;
@@ -17,7 +18,7 @@ use crate::cli::args::{Common, Mount};
 use crate::cli::{ask, places, say, secrets, unmount};
 use crate::control::{self, Request};
 use crate::failure::{Exit, Failure, Result};
-use crate::mount::{Guard, Mounted, Options, mount};
+use crate::mount::{Guard, Mounted, Options, is_dead_mount, mount};
 
 /// What keeps glibc from holding on to what layers and requests of a MiB leave behind on many
 /// threads: some 150 MiB without it. The systemd unit says the same.
@@ -28,6 +29,10 @@ const ALLOCATOR: [(&str, &str); 3] = [
     ("MALLOC_TRIM_THRESHOLD_", "8388608"),
 ];
 
+/// How often it is looked whether a killed daemon is gone, and how many times: three seconds in all.
+const DYING_LOOK_EVERY: Duration = Duration::from_millis(50);
+const DYING_LOOKS_MAX: usize = 60;
+
 /// Tells the daemon that its starter waits on this standard output for `ready` or a failure.
 const STARTED_BY: &str = "RDRIVEFS_STARTED_BY";
 
@@ -35,7 +40,7 @@ const STARTED_BY: &str = "RDRIVEFS_STARTED_BY";
 pub(super) fn run(common: &Common, args: &Mount) -> Result<()> {
     let home = places::home(common)?;
     let dir = folder(&home, args)?;
-    if control::is_served(&home.socket()) {
+    if !is_free(&home) {
         return Err(taken(&home));
     }
     options(args)?;
@@ -218,6 +223,25 @@ fn folder(home: &Home, args: &Mount) -> Result<PathBuf> {
         None => places::configured(home)?,
     };
     std::path::absolute(dir).map_err(Failure::io("find the folder"))
+}
+
+/// Whether no daemon serves the drive. One that was killed may take a moment to be gone: its socket
+/// is there and answers nothing, or it still holds the drive under a mount that is dead.
+fn is_free(home: &Home) -> bool {
+    let socket = home.socket();
+    let answers = || control::ask(&socket, Request::MountPoint, &mut |_| ()).is_ok();
+    for _ in 0..DYING_LOOKS_MAX {
+        match control::is_served(&socket) {
+            true if answers() => return false,
+            true => {}
+            false if home.lock().is_ok() => return true,
+            // Somebody at work: they are waited for by nobody, and named where the drive is opened.
+            false if !unmount::left_on(home).is_some_and(|dir| is_dead_mount(&dir)) => return true,
+            false => {}
+        }
+        std::thread::sleep(DYING_LOOK_EVERY);
+    }
+    !control::is_served(&socket)
 }
 
 fn taken(home: &Home) -> Failure {
