@@ -131,11 +131,16 @@ impl Cache {
         if let Some(bytes) = part.read_present(&range)? {
             return Ok(bytes);
         }
-        let mut ahead = part.fetching();
+        let mut ahead = match part.begin_fetching() {
+            Ok(ahead) => ahead,
+            // What is missing here may be there by now all the same.
+            Err(error) => return part.read_present(&range)?.ok_or(error),
+        };
         while let Some(missing) = part.first_missing(&range) {
             let end = ahead.window_end(&missing, layer.len, AHEAD_BYTES_MAX);
             let wanted = part.run_of_missing(missing.start, end);
-            let verified = source.fetch(layer, wanted)?;
+            let fetched = source.fetch(layer, wanted);
+            let verified = fetched.inspect_err(|e| part.failed(&mut ahead, e))?;
             let grown = part.fill(verified.start, &verified.bytes)?;
             self.used_bytes.fetch_add(grown, Ordering::Relaxed);
         }

@@ -114,6 +114,20 @@ impl Error {
         }
     }
 
+    /// The same once more, for others who waited for the same thing; none unless it is transient.
+    pub fn again(&self) -> Option<Self> {
+        use remote::Error as Remote;
+        match self {
+            Self::NoRemote(why) => Some(Self::NoRemote(why.clone())),
+            Self::Remote(Remote::Unreachable(why)) => Some(Remote::Unreachable(why.clone()).into()),
+            Self::Remote(Remote::TimedOut(ms)) => Some(Remote::TimedOut(*ms).into()),
+            Self::Remote(Remote::Busy { retry_ms }) => {
+                Some(Remote::Busy { retry_ms: *retry_ms }.into())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether one side does not take what the other has: it would be the same again, and holds up
     /// nothing else.
     pub fn is_refusal(&self) -> bool {

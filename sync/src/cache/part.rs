@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub(super) struct Part {
     len: u64,
     paths: Paths,
     ahead: Mutex<ReadAhead>,
+    /// Fetches that failed.
+    failures: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -42,11 +45,13 @@ struct State {
     odd: bool,
 }
 
-/// How far to fetch ahead: doubled while the reader goes on where it stopped.
+/// How far to fetch ahead: doubled while the reader goes on where it stopped. And how the last fetch
+/// failed, if it did for a reason that may pass.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     next: u64,
     window_bytes: u64,
+    failed: Option<Error>,
 }
 
 impl ReadAhead {
@@ -75,8 +80,29 @@ impl Part {
             len: layer.len,
             paths,
             ahead: Mutex::default(),
+            failures: AtomicU64::new(0),
             state: RwLock::new(state),
         })
+    }
+
+    /// Waits for the right to fetch. Who waited while another's fetch failed shares its error:
+    /// many readers of a remote that is silent wait for it together, not one after the other.
+    pub(super) fn begin_fetching(&self) -> Result<MutexGuard<'_, ReadAhead>> {
+        let before = self.failures.load(Ordering::Relaxed);
+        let mut ahead = self.fetching();
+        if self.failures.load(Ordering::Relaxed) == before {
+            ahead.failed = None;
+        }
+        match ahead.failed.as_ref().and_then(Error::again) {
+            Some(error) => Err(error),
+            None => Ok(ahead),
+        }
+    }
+
+    /// Notes how a fetch failed.
+    pub(super) fn failed(&self, ahead: &mut ReadAhead, error: &Error) {
+        ahead.failed = error.again();
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn fetching(&self) -> MutexGuard<'_, ReadAhead> {

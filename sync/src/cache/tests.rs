@@ -110,3 +110,36 @@ fn what_is_dropped_under_a_reader_is_fetched_again() {
         assert_eq!(left, (0, 0), "round {round}: nobody knows of these bytes");
     }
 }
+
+/// A remote that is silent for a while, and then found to be away.
+struct Silent(AtomicU64);
+
+impl Source for Silent {
+    fn fetch(&self, _: &LayerRef, _: Range<u64>) -> Result<Verified> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        Err(rdrivefs_remote::Error::TimedOut(500).into())
+    }
+}
+
+#[test]
+fn who_waits_for_a_silent_remote_shares_its_error_and_the_next_one_asks_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path()).unwrap();
+    let (layer, bytes) = layer(1);
+    let silent = Silent(AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for n in 0..16 {
+            let (cache, silent) = (&cache, &silent);
+            scope.spawn(move || {
+                let range = (n % 8) * RANGE_BYTES..(n % 8 + 1) * RANGE_BYTES;
+                let failed = cache.read(&layer, range, silent).unwrap_err();
+                assert!(matches!(failed, Error::Remote(rdrivefs_remote::Error::TimedOut(500))));
+            });
+        }
+    });
+    let asked = silent.0.load(Ordering::Relaxed);
+    assert!(asked <= 4, "{asked} of 16 asked, one after the other");
+    let read = cache.read(&layer, 0..100, &Whole(bytes.clone())).unwrap();
+    assert_eq!(read, bytes.slice(0..100));
+}
