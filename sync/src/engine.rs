@@ -42,8 +42,10 @@ const BEAT: Duration = Duration::from_millis(100);
 /// How long a node may hold a watch before it answers that nothing is new.
 const WATCH_MS: u64 = 50_000;
 
-/// The pause after a watch that failed: the node is away, and the state tries it by itself.
-const WATCH_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses after a watch that failed, the first and the longest: the node is away, and who is
+/// back from sleep wants to hear of it at once.
+const WATCH_PAUSE_FIRST: Duration = Duration::from_secs(1);
+const WATCH_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What one sync with one remote moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -431,11 +433,22 @@ impl Loop {
         let (parts, events) = (self.parts.clone(), self.events.clone());
         self.parts.runtime.spawn(async move {
             let mut seen = Vec::new();
+            let mut pause: Option<Duration> = None;
             while let Some(remote) = parts.remotes.by_number(number) {
+                if let Some(wait) = pause {
+                    // Whatever else reaches it ends the pause.
+                    drop(tokio::time::timeout(wait, remote.back.notified()).await);
+                    pause = Some((wait * 2).min(WATCH_PAUSE_MAX));
+                    if remote.link.connect().await.is_err() {
+                        continue;
+                    }
+                    let _unheard = events.send(Event::Back(number));
+                }
                 let Ok(heads) = remote.link.watch(seen.clone(), WATCH_MS).await else {
-                    tokio::time::sleep(WATCH_PAUSE).await;
+                    pause = pause.or(Some(WATCH_PAUSE_FIRST));
                     continue;
                 };
+                pause = None;
                 let ours = parts.index.heads().unwrap_or_default();
                 if heads.iter().any(|head| is_news(head, &ours)) {
                     let _unheard = events.send(Event::News(number));

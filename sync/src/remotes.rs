@@ -61,6 +61,8 @@ pub struct Remote {
     pub link: Arc<Link>,
     /// Held while layers and commits are sent there.
     pub turn: tokio::sync::Mutex<()>,
+    /// Told when it answers after it had not.
+    pub back: tokio::sync::Notify,
     condition: Mutex<Condition>,
 }
 
@@ -193,6 +195,7 @@ impl Remotes {
             url,
             link: Arc::new(link),
             turn: tokio::sync::Mutex::default(),
+            back: tokio::sync::Notify::new(),
             condition: Mutex::default(),
         });
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
@@ -271,6 +274,9 @@ impl Remote {
             Health::Distrusted => Health::Distrusted,
             _ => Health::Up,
         };
+        if condition.health == Health::Down {
+            self.back.notify_one();
+        }
         *condition = Condition { health, error: None, seen: Some(now) };
     }
 

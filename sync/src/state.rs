@@ -4,8 +4,8 @@
 //! clock, no thread and no link here, so that a simulation can drive whole worlds through it.
 //!
 //! The order within one remote is fixed: layers before the commits that name them. Remotes do not
-//! wait for each other. A remote that failed is tried again after a growing pause. What the cache
-//! takes beyond its bounds is evicted, and a remote that lacks the audit which this needs is audited
+//! wait for each other. A remote that failed is tried again after a growing pause, which ends when it
+//! answers anything. What the cache takes beyond its bounds is evicted, and a remote that lacks the audit which this needs is audited
 //! at once; apart from that remotes are challenged at a steady rate.
 
 mod budget;
@@ -28,7 +28,7 @@ pub use crate::state::proving::{Spot, Tally, Verdict};
 /// First pause after a failure; doubled each time up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 
-/// Longest pause: a node that comes back is noticed within it.
+/// Longest pause. It ends before its time when the remote is heard of again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often a remote is asked for news when it cannot tell by itself.
@@ -81,6 +81,8 @@ pub enum Event {
     Synced(RemoteNumber),
     /// The work with a remote failed.
     Failed(RemoteNumber),
+    /// A remote that had not answered did.
+    Back(RemoteNumber),
     /// An eviction missed a fresh audit of this remote.
     Unaudited(RemoteNumber),
     /// An eviction ended.
@@ -191,6 +193,10 @@ impl State {
                 lane.wanted = true;
                 lane.due = later(now, lane.pause);
                 lane.pause = (lane.pause * 2).min(PAUSE_MAX);
+            }),
+            Event::Back(remote) => self.lane(remote, |lane| {
+                lane.pause = PAUSE_FIRST;
+                lane.due = lane.due.min(now);
             }),
             Event::Unaudited(remote) => self.lane(remote, |lane| lane.proving.want()),
             Event::Evicted { bytes, told } => self.pressure.evicted(bytes, told, now),
@@ -309,6 +315,21 @@ mod tests {
         state.handle(Event::Failed(FRIEND), at(1_001));
         assert_eq!(state.next(QUIET, at(3_000)), []);
         assert_eq!(state.next(QUIET, at(3_001)), [Work::Sync(FRIEND)]);
+    }
+
+    #[test]
+    fn a_remote_that_answers_again_is_not_left_alone_any_longer() {
+        let mut state = two();
+        for round in 0..6 {
+            state.next(QUIET, at(100_000 * round));
+            state.handle(Event::Failed(HOME), at(100_000 * round));
+            state.handle(Event::Synced(FRIEND), at(100_000 * round));
+        }
+        assert_eq!(state.next(QUIET, at(500_001)), []);
+        state.handle(Event::Back(HOME), at(500_002));
+        assert_eq!(state.next(QUIET, at(500_002)), [Work::Sync(HOME)]);
+        state.handle(Event::Failed(HOME), at(500_003));
+        assert_eq!(state.next(QUIET, at(501_003)), [Work::Sync(HOME)], "the pauses begin anew");
     }
 
     #[test]
