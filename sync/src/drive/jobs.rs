@@ -26,6 +26,11 @@ use crate::walk::{Chunks, chunks_of, resolve, walk};
 /// Rounds a sync takes at most: each tells remotes of what the last one learnt from others.
 const ROUNDS_MAX: usize = 4;
 
+/// How often a remote that asks to be left alone for a moment is asked again, and how long it is
+/// left alone at most.
+const BUSY_TRIES: u32 = 4;
+const BUSY_PAUSE_MAX_MS: u64 = 10_000;
+
 /// Which halves of a sync are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Halves {
@@ -257,7 +262,7 @@ impl Drive {
             report.remotes.clear();
             refused = None;
             for remote in &remotes {
-                let moving = self.move_one(remote, halves, progress);
+                let moving = self.move_when_free(remote, halves, progress);
                 let moved = match timeout {
                     None => self.parts.runtime.block_on(moving),
                     Some(limit) => {
@@ -288,6 +293,26 @@ impl Drive {
             return Err(Error::NoRemote(format!("{}: {why}", down.name)));
         }
         Ok(report)
+    }
+
+    /// Waits a little for a remote that is busy: it said itself that it will not be for long.
+    async fn move_when_free(
+        &self,
+        remote: &Arc<Remote>,
+        halves: Halves,
+        progress: &Progress,
+    ) -> Result<Moved> {
+        for _ in 0..BUSY_TRIES {
+            match self.move_one(remote, halves, progress).await {
+                Err(Error::Remote(rdrivefs_remote::Error::Busy { retry_ms })) => {
+                    progress.check()?;
+                    let pause = Duration::from_millis(retry_ms.min(BUSY_PAUSE_MAX_MS));
+                    tokio::time::sleep(pause).await;
+                }
+                moved => return moved,
+            }
+        }
+        self.move_one(remote, halves, progress).await
     }
 
     async fn move_one(
