@@ -1,6 +1,7 @@
 //! What the tests of rdrivefs share. The tests themselves stand in `tests/tests`, one file a theme.
 
 pub mod compiled;
+pub mod daemon;
 pub mod damage;
 pub mod loop_disk;
 pub mod memory_limit;

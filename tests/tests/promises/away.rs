@@ -1,0 +1,194 @@
+//! R18 and R21: the node is away, or this computer was; what waits may be killed, ends with an
+//! error, never with an empty file, and goes on soon after all are back.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rdrivefs_tests::daemon::{Bounded, Frozen, signal, time};
+use rdrivefs_tests::world::{Device, Node, World, run, wait_until};
+use rustix::process::Signal;
+
+use crate::{holds, noise, text};
+
+/// A silent node is given up after this: ten seconds without a sign of life and five for a dial, for
+/// the kernel's read ahead and once more for the page itself, and as much for a slow machine.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(60);
+/// Who is killed is gone within this: the promise's own number.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// Who is back is heard of within this: the promise's own number.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
+/// A drive with six files of one layer, of which nothing is here any more.
+fn evicted(world: &World, node: &Node) -> Device {
+    let a = world.founder("a", node);
+    a.mount();
+    for n in 0..6 {
+        fs::write(a.dir.join(format!("f{n}")), noise(&format!("f{n}"), 300_000)).unwrap();
+    }
+    a.ok(&["sync"]);
+    a.ok(&["verify", "--all"]);
+    a.ok(&["evict", a.dir_str()]);
+    // The kernel's pages go with the mount.
+    a.unmount();
+    a.mount();
+    a.ok(&["sync"]);
+    a
+}
+
+fn reader(world: &World, a: &Device, n: usize) -> Bounded {
+    let out = fs::File::create(world.path(&format!("out-{n}"))).unwrap();
+    let said = fs::File::create(world.path(&format!("said-{n}"))).unwrap();
+    let mut cat = Command::new("cat");
+    Bounded::start(cat.arg(a.dir.join(format!("f{n}"))).stdout(out).stderr(said))
+}
+
+#[test]
+fn r18_readers_of_a_silent_node_can_be_killed_and_get_an_error_together() {
+    let world = World::new();
+    let node = world.node("node");
+    let a = evicted(&world, &node);
+    let silent = Frozen::new(node.pid());
+    let mut doomed = reader(&world, &a, 0);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(doomed.ended_within(Duration::ZERO), None, "it waits");
+    doomed.kill();
+    let (ended, took) = time(|| doomed.ends_within(GIVEN_UP_WITHIN));
+    assert_eq!(ended, None, "it was killed");
+    assert!(took <= KILLED_WITHIN, "killed, it stayed for {took:?}");
+
+    let mut readers: Vec<_> = (0..6).map(|n| reader(&world, &a, n)).collect();
+    let (codes, took) =
+        time(|| readers.iter_mut().map(|r| r.ends_within(2 * GIVEN_UP_WITHIN)).collect::<Vec<_>>());
+    for (n, code) in codes.iter().enumerate() {
+        let said = fs::read_to_string(world.path(&format!("said-{n}"))).unwrap();
+        assert_eq!(*code, Some(1), "reader {n} has no success: {said}");
+        let known = ["Input/output error", "timed out", "unreachable"];
+        assert!(known.iter().any(|words| said.contains(words)), "reader {n}: {said}");
+    }
+    assert!(took <= GIVEN_UP_WITHIN, "six readers waited {took:?}, one after the other");
+    drop(silent);
+    wait_until("the node is heard again", || fs::read(a.dir.join("f0")).is_ok());
+    (0..6).for_each(|n| holds(&a.dir, &format!("f{n}"), &noise(&format!("f{n}"), 300_000)));
+}
+
+fn killed_for(pause: Duration) {
+    let world = World::new();
+    let mut node = world.node("node");
+    let a = evicted(&world, &node);
+    node.kill();
+    let mut lost = reader(&world, &a, 1);
+    assert_eq!(lost.ends_within(GIVEN_UP_WITHIN), Some(1), "no empty file is a success");
+    fs::write(a.dir.join("meanwhile"), noise("meanwhile", 300_000)).unwrap();
+    // The longer it is away, the longer are the pauses between the attempts.
+    std::thread::sleep(pause);
+    node.kill_and_restart();
+    let (_, took) = time(|| {
+        wait_until("what was written meanwhile is there", || {
+            a.json(&["status"])["pending"]["push_bytes"] == 0
+        });
+    });
+    assert!(took <= BACK_WITHIN, "the node was back {took:?} before it was noticed");
+    (0..6).for_each(|n| holds(&a.dir, &format!("f{n}"), &noise(&format!("f{n}"), 300_000)));
+}
+
+#[test]
+fn r18_a_node_that_was_killed_is_heard_of_soon_after_it_is_back() {
+    killed_for(Duration::from_secs(6));
+}
+
+#[test]
+#[ignore = "long: away for two minutes"]
+fn r18_long_a_node_that_was_killed_is_heard_of_soon_after_it_is_back() {
+    killed_for(Duration::from_secs(120));
+}
+
+/// Every entry of a drive's logs as a device has them.
+fn entries(a: &Device) -> Vec<String> {
+    let log = a.json(&["log"]);
+    let entries = log.as_array().unwrap_or_else(|| panic!("{log}"));
+    let place = |entry: &serde_json::Value| {
+        ["kind", "device", "instance", "number"].map(|key| entry[key].to_string()).join(" ")
+    };
+    entries.iter().map(place).collect()
+}
+
+fn suspended_for(pause: Duration) {
+    let world = World::new();
+    let node = world.node("node");
+    let a = world.founder("a", &node);
+    let b = world.device("b");
+    a.mount();
+    fs::write(a.dir.join("before"), noise("before", 400_000)).unwrap();
+    a.ok(&["sync"]);
+    let phrase = world.path("phrase");
+    b.ok(&["init", "--no-passphrase", "--recover", text(&phrase), "--remote", &node.url]);
+    b.mount();
+    // Something is under way when all of it stops.
+    fs::write(a.dir.join("under way"), noise("under way", 6_000_000)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let asleep = [Frozen::new(a.daemon().unwrap()), Frozen::new(node.pid())];
+    std::thread::sleep(pause);
+    drop(asleep);
+    let (_, took) = time(|| {
+        wait_until("the device has heard of its node", || {
+            let status = a.json(&["status"]);
+            status["remotes"][0]["health"] == "up" && status["pending"]["push_bytes"] == 0
+        });
+    });
+    assert!(took <= BACK_WITHIN, "the node was heard of after {took:?}");
+    fs::write(a.dir.join("after"), noise("after", 400_000)).unwrap();
+    a.ok(&["sync"]);
+    b.ok(&["sync"]);
+    for (name, len) in [("before", 400_000), ("under way", 6_000_000), ("after", 400_000)] {
+        holds(&b.dir, name, &noise(name, len));
+    }
+    for device in [&a, &b] {
+        let entries = entries(device);
+        assert!(entries.len() >= 3, "{entries:?}");
+        let each: BTreeSet<_> = entries.iter().collect();
+        assert_eq!(each.len(), entries.len(), "an entry came twice: {entries:?}");
+    }
+    a.ok(&["verify", "--all"]);
+}
+
+#[test]
+fn r21_after_a_suspension_the_link_is_back_and_nothing_came_twice() {
+    suspended_for(Duration::from_secs(12));
+}
+
+#[test]
+#[ignore = "long: asleep for three minutes"]
+fn r21_long_after_a_suspension_the_link_is_back_and_nothing_came_twice() {
+    suspended_for(Duration::from_secs(180));
+}
+
+/// A node takes 16 connections of one device. One that has them all says when to come again, and
+/// `sync` does so.
+#[test]
+fn r21_sync_waits_a_little_for_a_node_that_is_busy() {
+    let world = World::new();
+    let mut node = world.node("node");
+    let a = world.founder("a", &node);
+    let copies: Vec<_> = (0..16).map(|n| world.device(&format!("copy-{n}"))).collect();
+    for copy in &copies {
+        let said = run(Command::new("cp").args(["-a", "-T"]).arg(&a.home).arg(&copy.home));
+        assert_eq!(said.code, Some(0), "{said:?}");
+        copy.mount();
+    }
+    wait_until("all connections are taken", || {
+        copies.iter().all(|copy| copy.json(&["status"])["remotes"][0]["health"] == "up")
+    });
+    let daemons: Vec<_> = copies.iter().map(|copy| copy.daemon().unwrap()).collect();
+    let mut sync = a.command(&["sync"]);
+    let said = fs::File::create(world.path("said")).unwrap();
+    let mut sync = Bounded::start(sync.stdout(Stdio::null()).stderr(said));
+    assert_eq!(sync.ended_within(Duration::from_millis(1_500)), None, "it waits");
+    // They go, and the node forgets them with its process.
+    daemons.iter().for_each(|pid| signal(*pid, Signal::KILL));
+    node.kill_and_restart();
+    let code = sync.ends_within(GIVEN_UP_WITHIN);
+    let said = fs::read_to_string(world.path("said")).unwrap();
+    assert_eq!(code, Some(0), "and then comes through: {said}");
+}
