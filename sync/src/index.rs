@@ -320,6 +320,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_log_is_written_back_and_its_file_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let index = Index::open(&path, &Key::from([7; 32]), Env::real()).unwrap();
+        let wal = || std::fs::metadata(dir.path().join("index-wal")).unwrap().len();
+        let (row, mut longest) = (vec![1; 100_000], 0);
+        for round in 0..60 {
+            for n in 0..10 {
+                index.set_node(crate::id::Ino((round * 10 + n) << 8), &row).unwrap();
+            }
+            index.commit().unwrap();
+            assert!(wal() >= longest, "it keeps its length");
+            longest = wal();
+        }
+        let bound = (WAL_PAGES_MAX as u64 + 1_000) * 4_200;
+        assert!((WAL_PAGES_MAX as u64 * 4_096..bound).contains(&longest), "{longest} of {bound}");
+        assert!(std::fs::metadata(&path).unwrap().len() > 30_000_000, "the rest is in its place");
+        index.checkpoint().unwrap();
+        assert_eq!(wal(), 0, "who is alone makes it short");
+    }
+
+    #[test]
     fn an_index_that_is_gone_is_not_begun_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");

@@ -8,7 +8,7 @@ mod devices;
 use devices::{ME, World, put, read, tell};
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
-use rdrivefs_sync::tree::words::{Kind, Rename, SetAttr, SetXattr};
+use rdrivefs_sync::tree::words::{Change, Kind, Rename, SetAttr, SetXattr};
 use rdrivefs_sync::{Error, tree::Tree};
 
 const ROOT: Ino = Ino::ROOT;
@@ -268,7 +268,13 @@ fn what_is_written_through_a_handle_older_than_a_pulled_version_is_kept() {
     assert_ne!(find(a, "x.db"), held);
     a.write(held, 0, b"late").unwrap();
     a.sync(held).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    a.on_change(Box::new(move |change| told.send(change).unwrap()));
     a.forget(held, 1);
+    let Change::Entry { parent, name } = heard.try_recv().unwrap() else {
+        panic!("the kernel may keep a listing without it")
+    };
+    assert!(a.lookup(parent, &name).is_ok() && name.len() > 5);
     let lines = same(&w);
     assert_eq!(lines.len(), 2, "{lines:?}");
     let kept = a.list(ROOT, 0, 9).unwrap().into_iter().find(|e| e.name.len() > 5).unwrap();

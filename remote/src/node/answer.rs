@@ -326,6 +326,8 @@ async fn watch(
         changed = session.space.logs().watch(seen, timeout_ms.min(WATCH_MS_MAX)) => drop(changed?),
         _ = newer.changed() => {}
         () = keeper.stopped() => {}
+        // Nobody is there to be answered, and a place is to be had.
+        () = session.ended() => {}
     }
     heads(keeper, session).await
 }

@@ -83,6 +83,11 @@ impl Drop for Ticket {
 }
 
 impl Session {
+    /// Waits until the connection has ended.
+    pub(super) async fn ended(&self) {
+        drop(self.connection.closed().await);
+    }
+
     /// Ends the connection.
     pub(super) fn close(&self, code: u32, why: &str) {
         self.connection.close(VarInt::from_u32(code), why.as_bytes());

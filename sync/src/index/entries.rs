@@ -167,3 +167,31 @@ fn place(link: LinkId, parent: Ino) -> [u8; 16] {
 fn key(ino: Ino) -> i64 {
     ino.0.cast_signed()
 }
+
+#[cfg(test)]
+mod tests {
+    use rdrivefs_remote::env::Env;
+
+    use super::*;
+    use crate::id::DeviceNumber;
+    use crate::seal::Key;
+
+    #[test]
+    fn a_row_from_before_kinds_were_kept_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let index = Index::open(&path, &Key::from([7; 32]), Env::real()).unwrap();
+        let stamp = Stamp { lamport: 3, device: DeviceNumber(1) };
+        let (link, parent, child) = (LinkId(5), Ino::ROOT, Ino(0x900));
+        let entry =
+            EntryRow { link, parent, name: b"n".to_vec(), child, kind: Some(Kind::File), stamp };
+        index.set_entry(&entry).unwrap();
+        assert_eq!(index.entry(parent, b"n").unwrap(), Some(entry.clone()));
+        let old = minicbor::to_vec((minicbor::bytes::ByteVec::from(b"n".to_vec()), child.0, stamp));
+        let old = index.seal_row(ENTRY, &place(link, parent), &old.unwrap());
+        index.with(|db| db.execute("UPDATE entry SET row = ?", [old])).unwrap();
+        let listed = index.entries_after(parent, 0, 9).unwrap();
+        assert_eq!(listed, [EntryRow { kind: None, ..entry }]);
+        assert!(index.has_at_most(parent, 1).unwrap() && !index.has_at_most(parent, 0).unwrap());
+    }
+}

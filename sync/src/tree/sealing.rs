@@ -215,3 +215,54 @@ fn is_ripe(state: &State, now: Instant, stream_bytes: u64) -> bool {
     let busy = state.sealed.is_some_and(|at| since(at) < LATELY);
     since(state.written) >= if busy { QUIET_FOR_BUSY } else { QUIET_FOR }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdrivefs_remote::env::Env;
+
+    use super::*;
+    use crate::journal::Place;
+    use crate::record::TimeNs;
+    use crate::tree::node::Row;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(ms: u64) -> Instant {
+        Instant(1_000 * SECOND + ms * 1_000_000)
+    }
+
+    /// A file with so many staged bytes, last written at `written` and begun at `since`.
+    fn file(staged: u64, since: Instant, written: Instant, sealed: Option<Instant>) -> Arc<Node> {
+        let mut row = Row::new(Kind::File, 0o644, 0, 0, TimeNs { secs: 0, nanos: 0 });
+        let place = Place { segment: 1, at: 0, len: 1 };
+        row.extents.put(0, staged, Source::Staged { place, skip: 0 });
+        row.size = staged;
+        let node = Arc::new(Node::new(Ino(0x100), row, true, Env::real().instant()));
+        {
+            let mut state = node.write();
+            (state.dirty_since, state.written, state.sealed) = (Some(since), written, sealed);
+        }
+        node
+    }
+
+    #[test]
+    fn a_file_is_sealed_when_it_is_quiet_and_later_where_it_was_just_sealed() {
+        let ripe = |node: &Node, ms| is_ripe(&node.read(), at(ms), STREAM_BYTES_MIN);
+        let quiet = file(10_000, at(0), at(0), None);
+        assert_eq!([249, 250].map(|ms| ripe(&quiet, ms)), [false, true]);
+        let busy = file(10_000, at(20_000), at(20_000), Some(at(15_000)));
+        assert_eq!([20_250, 21_999, 22_000].map(|ms| ripe(&busy, ms)), [false, false, true]);
+        let calm = file(10_000, at(30_000), at(30_000), Some(at(15_000)));
+        assert!(ripe(&calm, 30_250), "that was not lately");
+    }
+
+    #[test]
+    fn a_file_that_is_never_quiet_is_sealed_for_its_age_or_its_size() {
+        let ripe = |node: &Node, ms| is_ripe(&node.read(), at(ms), STREAM_BYTES_MIN);
+        let old = file(10_000, at(0), at(30_000), None);
+        assert_eq!([29_999, 30_000].map(|ms| ripe(&old, ms)), [false, true]);
+        let big = file(STREAM_BYTES_MIN, at(0), at(0), None);
+        let less = file(STREAM_BYTES_MIN - 1, at(0), at(0), None);
+        assert_eq!([ripe(&big, 1), ripe(&less, 1)], [true, false]);
+    }
+}

@@ -81,7 +81,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        drop(kill_process_group(Pid::from_child(&self.0), Signal::KILL));
+        let _gone_already = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         self.wait(GONE_MAX);
     }
 }

@@ -1,8 +1,7 @@
 //! What a tree looks like, to compare it with itself later.
 //!
 //! Names, kinds, modes, owners, links, sizes, times of modification, devices, targets of symbolic
-//! links and contents; not access times or blocks, which may change without anybody's doing. Times
-//! may differ a little: what the kernel wrote back late has one by its clock and one by the daemon's.
+//! links and contents; not access times or blocks, which may change without anybody's doing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -16,23 +15,9 @@ const CONTENT_MAX: u64 = 64 << 20;
 /// Differences told; more say nothing more.
 const TOLD_MAX: usize = 5;
 
-/// Seconds between the kernel's time of a cached write and the daemon's: the kernel sends no time
-/// for a second write within one tick of its clock, and the daemon then keeps its own.
-const LATE_MAX: i64 = 60;
-
 /// Path below the top, to what stands there.
 #[derive(Debug)]
-pub struct Picture(BTreeMap<PathBuf, Entry>);
-
-/// What is compared, and the second of the last modification.
-#[derive(Debug)]
-struct Entry(String, i64);
-
-impl Entry {
-    fn is_like(&self, other: &Self) -> bool {
-        self.0 == other.0 && (self.1 - other.1).abs() <= LATE_MAX
-    }
-}
+pub struct Picture(BTreeMap<PathBuf, String>);
 
 impl Picture {
     /// Looks at everything below `top`.
@@ -47,7 +32,8 @@ impl Picture {
                 let meta = fs::symlink_metadata(&path).map_err(|e| why("stat", &path, e))?;
                 let content = content(&path, &meta).map_err(|e| why("read", &path, e))?;
                 let name = path.strip_prefix(top).expect("it lies below").to_owned();
-                let entry = Entry(format!("{} {content}", attributes(&meta)), meta.mtime());
+                let changed = (meta.mtime(), meta.mtime_nsec());
+                let entry = format!("{} {changed:?} {content}", attributes(&meta));
                 seen.insert(name, entry);
                 if meta.is_dir() {
                     folders.push(path);
@@ -65,10 +51,7 @@ impl Picture {
     /// What differs in `later`, a line each.
     pub fn differences(&self, later: &Self) -> Vec<String> {
         let names = self.0.keys().chain(later.0.keys().filter(|name| !self.0.contains_key(*name)));
-        let differing = names.filter(|name| match (self.0.get(*name), later.0.get(*name)) {
-            (Some(was), Some(is)) => !was.is_like(is),
-            _ => true,
-        });
+        let differing = names.filter(|name| self.0.get(*name) != later.0.get(*name));
         let tell = |name: &PathBuf| {
             let [was, is] = [self.0.get(name), later.0.get(name)];
             format!("{}: {was:?} became {is:?}", name.display())
