@@ -141,8 +141,8 @@ pub fn peak_bytes(pid: u32) -> u64 {
     kib << 10
 }
 
-/// The kernel's switch that breaks off a mount; it is used when this is dropped, lest a test that
-/// fails leave behind what hangs.
+/// The kernel's switch that breaks off a mount. A test that fails uses it, lest it leave behind what
+/// hangs.
 pub struct Switch(PathBuf);
 
 impl Switch {
@@ -168,6 +168,14 @@ impl Switch {
     pub fn press(&self) {
         // It is gone with its mount.
         drop(fs::write(&self.0, "1"));
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.press();
+        }
     }
 }
 

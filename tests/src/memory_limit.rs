@@ -36,6 +36,10 @@ impl MemoryLimit {
             return None;
         }
         let limit = Self { group };
+        if !limit.group.join(limits[0]).exists() {
+            println!("skipped: nobody counts memory here");
+            return None;
+        }
         if let Err(e) = fs::write(limit.group.join(limits[0]), bytes.to_string()) {
             println!("skipped: no limit of memory can be set: {e}");
             return None;

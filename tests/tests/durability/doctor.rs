@@ -35,6 +35,7 @@ fn interrupted(times: usize, seed: u64) {
         a.ok(&["doctor", "--repair", "--quiet"]);
         a.mount();
         work.check(&when);
+        assert!(work.promised() > 0, "there was load");
     }
 }
 

@@ -27,7 +27,7 @@ fn fail_at(a: &Device, calls: &str, when: &str) -> bool {
         Some(Work::new(&place, 2, 11).ok()?.careful())
     });
     let work = work.flatten();
-    let mut heard = work.is_none();
+    let mut heard = false;
     if let Some(work) = &work {
         work.script(40);
         heard |= work.error().is_some();

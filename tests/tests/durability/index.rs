@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rdrivefs_tests::world::{Device, Node, World, assert_same_tree, disk_bytes};
+use rdrivefs_tests::world::{Device, Node, World, assert_same_tree, disk_bytes, run};
 
 use crate::founder;
 
@@ -28,7 +28,7 @@ fn left_dirty() -> (World, Node, Device, PathBuf) {
     let copy = world.path("copy");
     a.ok(&["sync"]);
     let mut cp = std::process::Command::new("cp");
-    assert!(cp.arg("-a").arg(&a.dir).arg(&copy).status().unwrap().success());
+    assert_eq!(run(cp.arg("-a").arg(&a.dir).arg(&copy)).code, Some(0));
     fs::write(a.dir.join("unsent"), b"not sent").unwrap();
     fs::File::open(a.dir.join("unsent")).unwrap().sync_all().unwrap();
     a.kill_daemon();
@@ -39,7 +39,7 @@ fn left_dirty() -> (World, Node, Device, PathBuf) {
 fn copy_state(from: &Path, to: &Path) {
     drop(fs::remove_dir_all(to));
     let mut cp = std::process::Command::new("cp");
-    assert!(cp.arg("-a").arg(from).arg(to).status().unwrap().success());
+    assert_eq!(run(cp.arg("-a").arg(from).arg(to)).code, Some(0));
 }
 
 fn refused_as_damaged(a: &Device, when: &str) {

@@ -50,6 +50,7 @@ fn killed_for_memory(times: usize, seed: u64) {
     a.ok(&["sync"]);
     a.ok(&["verify", "--all"]);
     work.check("at the end");
+    assert!(work.promised() > 0, "there was load");
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn r09_a_signal_at_work_takes_nothing_that_was_promised() {
         });
         a.mount();
         work.check(name);
+        assert!(work.promised() > 0, "there was load");
     }
 }
 

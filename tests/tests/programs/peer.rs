@@ -75,7 +75,8 @@ impl Peer {
 
     /// Whether it says nothing for a while.
     pub fn is_silent(&mut self, time: Duration) -> bool {
-        self.from.recv_timeout(time).is_err()
+        // One that has ended says nothing either.
+        matches!(self.from.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
     /// Every line up to its end.

@@ -67,8 +67,9 @@ fn databases_survive(rounds: usize) {
             (0..400).map(|_| "INSERT INTO t(b) VALUES(randomblob(3000)) RETURNING n;\n").collect();
         for round in 0..rounds {
             let words = format!("PRAGMA synchronous=FULL;\n{insert}");
-            let mut sqlite = Command::new("sqlite3");
-            sqlite.args(["-bail", text(&db), &words]);
+            // Each line is told at once, or the kill comes after the last.
+            let mut sqlite = Command::new("stdbuf");
+            sqlite.args(["-oL", "sqlite3", "-bail", text(&db), &words]);
             let told = killed_under(&world, &a, &mut sqlite, 3 + round);
             a.mount();
             assert_eq!(sql(&db, "PRAGMA integrity_check;"), "ok", "{mode}, round {round}");
