@@ -65,7 +65,7 @@ pub trait Core: Send + Sync + 'static {
     fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;
     /// As `write`, for pages the kernel held: it keeps the times, and tells them.
     fn write_back(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;
-    /// `fallocate`, with Linux' mode bits.
+    /// `fallocate`, with Linux' mode bits. The kernel keeps the times here and in `copy_range` too.
     fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()>;
     fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64>;
     fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64>;

@@ -107,7 +107,7 @@ impl Core for Tree {
     }
 
     fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
-        Self::allocate(self, ino, mode, offset, len)
+        Self::allocate_back(self, ino, mode, offset, len)
     }
 
     fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64> {
@@ -115,7 +115,7 @@ impl Core for Tree {
     }
 
     fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64> {
-        Self::copy_range(self, from, to, len)
+        Self::copy_range_back(self, from, to, len)
     }
 
     fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {

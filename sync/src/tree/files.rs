@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Posix, Result};
 use crate::id::Ino;
-use crate::record::Kind;
+use crate::record::{Kind, TimeNs};
 use crate::tree::acl;
 use crate::tree::core::Tree;
 use crate::tree::extents::Source;
@@ -25,6 +25,22 @@ const ZERO_RANGE: u32 = 16;
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTES: u32 = 0o010;
+
+/// The times of a file before its content changed.
+struct Times(TimeNs, TimeNs);
+
+impl Times {
+    fn of(state: &State) -> Self {
+        Self(state.row.mtime, state.row.ctime)
+    }
+
+    /// Puts them back, where the kernel keeps the file's times.
+    fn keep(self, state: &mut State, kernel: bool) {
+        if kernel {
+            (state.row.mtime, state.row.ctime) = (self.0, self.1);
+        }
+    }
+}
 
 impl Tree {
     /// What `stat` tells.
@@ -133,11 +149,9 @@ impl Tree {
             let mut state = node.write();
             check_regular(&state)?;
             let appended = self.append(&write.encode())?;
-            let times = (state.row.mtime, state.row.ctime);
+            let times = Times::of(&state);
             self.wrote(&node, &mut state, &write, appended.position, appended.place);
-            if !timed {
-                (state.row.mtime, state.row.ctime) = times;
-            }
+            times.keep(&mut state, !timed);
             return Ok(data.len());
         }
         check_regular(&node.read())?;
@@ -146,11 +160,9 @@ impl Tree {
         let Op::Staged { places, .. } = &op else { unreachable!("it was just made") };
         let mut state = node.write();
         let at = self.append_naming(&op.encode(), places)?;
-        let times = (state.row.mtime, state.row.ctime);
+        let times = Times::of(&state);
         self.staged_write(&node, &mut state, offset, places, now, at);
-        if !timed {
-            (state.row.mtime, state.row.ctime) = times;
-        }
+        times.keep(&mut state, !timed);
         Ok(data.len())
     }
 
@@ -159,6 +171,24 @@ impl Tree {
     /// # Errors
     /// [`Posix::NotSupported`] for modes that shift content; those of `fallocate(2)`.
     pub fn allocate(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
+        self.allocate_at(ino, mode, (offset, len), true)
+    }
+
+    /// As [`Tree::allocate`], for the kernel; the times are its own, as in [`Tree::write_back`].
+    ///
+    /// # Errors
+    /// As [`Tree::allocate`].
+    pub fn allocate_back(&self, ino: Ino, mode: u32, offset: u64, len: u64) -> Result<()> {
+        self.allocate_at(ino, mode, (offset, len), false)
+    }
+
+    fn allocate_at(
+        &self,
+        ino: Ino,
+        mode: u32,
+        (offset, len): (u64, u64),
+        timed: bool,
+    ) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= SIZE_MAX).ok_or(Posix::TooBig)?;
         if len == 0 {
             return Err(Posix::Invalid.into());
@@ -183,7 +213,9 @@ impl Tree {
         let (cut, now) = (if hole { (offset, end) } else { (size, size) }, self.now());
         let op = Op::Cut { ino: ino.0, start: cut.0, end: cut.1, size: grown, now };
         let at = self.append_reserved(&op.encode())?;
+        let times = Times::of(&state);
         self.cut_made(&node, &mut state, cut, grown, now, at);
+        times.keep(&mut state, !timed);
         Ok(())
     }
 
@@ -215,6 +247,24 @@ impl Tree {
     /// # Errors
     /// Those of `copy_file_range(2)`.
     pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64> {
+        self.copy_range_at(from, to, len, true)
+    }
+
+    /// As [`Tree::copy_range`], for the kernel; the times are its own, as in [`Tree::write_back`].
+    ///
+    /// # Errors
+    /// As [`Tree::copy_range`].
+    pub fn copy_range_back(&self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64> {
+        self.copy_range_at(from, to, len, false)
+    }
+
+    fn copy_range_at(
+        &self,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+        timed: bool,
+    ) -> Result<u64> {
         to.1.checked_add(len).filter(|end| *end <= SIZE_MAX).ok_or(Posix::TooBig)?;
         let same = from.0 == to.0;
         if same && from.1 < to.1.saturating_add(len) && to.1 < from.1.saturating_add(len) {
@@ -235,7 +285,9 @@ impl Tree {
         check_regular(&state)?;
         if len > 0 {
             let position = self.append(&Op::Share(shared.clone()).encode())?.position;
+            let times = Times::of(&state);
             self.shared_made(&target, &mut state, &pieces, &shared, position);
+            times.keep(&mut state, !timed);
         }
         Ok(len)
     }
