@@ -88,9 +88,9 @@ fn open_files_and_working_folders_follow_a_rename() {
     assert_eq!(worker.ask("3"), drive.path("z/y").to_str().unwrap(), "its working folder moved");
     assert_eq!(fs::read(drive.path("z/y/f")).unwrap(), b"12");
     assert_eq!(fs::read(drive.path("z/y/g")).unwrap(), b"3\n");
-    let file_over_folder = fs::rename(drive.path("z/y/g"), drive.path("z"));
-    fails(file_over_folder, Errno::ISDIR, "a file over a folder");
     fs::create_dir(drive.path("e")).unwrap();
+    let file_over_folder = fs::rename(drive.path("z/y/g"), drive.path("e"));
+    fails(file_over_folder, Errno::ISDIR, "a file over a folder");
     fails(fs::rename(drive.path("e"), drive.path("z/y/g")), Errno::NOTDIR, "a folder over a file");
     fails(fs::rename(drive.path("e"), drive.path("z")), Errno::NOTEMPTY, "over a full folder");
     fails(fs::rename(drive.path("z"), drive.path("z/y/q")), Errno::INVAL, "a folder into itself");
