@@ -122,6 +122,10 @@ impl Confirmed {
     }
 }
 
+/// Segments that nobody needs, and whose files are still there.
+#[must_use = "their files take room until they are removed"]
+pub struct Retired(Vec<Arc<Segment>>);
+
 impl Journal {
     /// Opens the journal in a directory that exists, or begins one, and returns the records after
     /// `applied`.
@@ -411,6 +415,12 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`] if a file could not be removed; it is no part of the journal any more.
     pub fn free(&self, applied: Position, live: impl Fn(u32) -> bool) -> Result<usize> {
+        self.remove(self.retire(applied, live))
+    }
+
+    /// The first half of [`Journal::free`]: they are no part of the journal any more, and nothing
+    /// was asked of the disk.
+    pub fn retire(&self, applied: Position, live: impl Fn(u32) -> bool) -> Retired {
         let current = lock(&self.log).segment.number;
         let mut gone: Vec<_> = self.table().values().cloned().collect();
         gone.retain(|segment| {
@@ -420,10 +430,18 @@ impl Journal {
         for segment in &gone {
             self.table_mut().remove(&segment.number);
             lock(&self.cache).forget(segment.number);
-            segment.remove()?;
         }
+        Retired(gone)
+    }
+
+    /// The second half: removes their files.
+    ///
+    /// # Errors
+    /// As [`Journal::free`].
+    pub fn remove(&self, retired: Retired) -> Result<usize> {
+        retired.0.iter().try_for_each(|segment| segment.remove())?;
         self.ground.refill();
-        Ok(gone.len())
+        Ok(retired.0.len())
     }
 
     /// Sees to it that `bytes` are free on the disk, for what will make room; the reserve gives way

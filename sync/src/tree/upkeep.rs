@@ -133,10 +133,16 @@ impl Tree {
     /// # Errors
     /// Of the index; nothing is lost, since the journal has it.
     pub fn flush(&self) -> Result<()> {
-        // The bulk of the sync is done before anybody is held up.
-        self.sync_all()?;
+        self.sync_ahead()?;
         let _gate = self.alone();
         self.flush_alone()
+    }
+
+    /// Makes durable what a flush would wait for, before anybody is held up: first the bulk, then
+    /// what came meanwhile.
+    fn sync_ahead(&self) -> Result<()> {
+        self.sync_all()?;
+        self.sync_all()
     }
 
     /// As [`Tree::flush`]; the caller has the gate to itself.
@@ -165,6 +171,7 @@ impl Tree {
     /// # Errors
     /// Of the disk.
     pub fn checkpoint(&self) -> Result<()> {
+        self.sync_ahead()?;
         let (applied, mut live) = {
             let _gate = self.alone();
             self.flush_alone()?;
@@ -173,9 +180,13 @@ impl Tree {
         self.index.make_durable()?;
         // What the durable index knows to lie in the journal stays, overwritten since or not: the
         // record that says so may yet be lost. And nobody may be about to name what was staged.
-        let _gate = self.alone();
-        live.append(&mut self.live_segments());
-        self.journal.free(applied, |segment| live.contains(&segment))?;
+        let retired = {
+            let _gate = self.alone();
+            live.append(&mut self.live_segments());
+            self.journal.retire(applied, |segment| live.contains(&segment))
+        };
+        // A file of many MiB takes the disk long to forget.
+        self.journal.remove(retired)?;
         let mut upkeep = lock(&self.upkeep);
         upkeep.durable = applied;
         upkeep.checkpointed = self.env.instant();
