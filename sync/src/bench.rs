@@ -11,7 +11,7 @@ use crate::seal::{self, Key};
 const BYTES: usize = 64 << 20;
 
 /// The block that sealing works on.
-const BLOCK_BYTES: usize = 16 << 10;
+const BLOCK_BYTES: usize = 4 << 10;
 
 /// One figure.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -250,7 +250,7 @@ impl Sealer {
             if !open.fits(len) {
                 self.close_early(job, open, pieces)?;
             }
-            let place = self.place(&rest[..len], open)?;
+            let place = self.place(at, &rest[..len], open)?;
             pieces.push(Piece { range: at..at + len as u64, place });
             skip += len;
             at += len as u64;
@@ -269,8 +269,9 @@ impl Sealer {
         self.cutter.cut(rest, last)
     }
 
-    /// The chunk with these bytes: one the drive has, or a new one in the open layer.
-    fn place(&self, plain: &[u8], open: &mut Assembly) -> Result<Place> {
+    /// The chunk with these bytes, which the file has at `at`: one the drive has, or a new one in the
+    /// open layer.
+    fn place(&self, at: u64, plain: &[u8], open: &mut Assembly) -> Result<Place> {
         let id = ChunkId::of(&self.dedup, plain);
         open.sum.bytes += plain.len() as u64;
         if let Some(number) = open.numbers.get(&id) {
@@ -285,7 +286,7 @@ impl Sealer {
             return Ok(Place::Closed(place));
         }
         let new = || LayerBuilder::new(self.drive.0, self.epoch.0, &self.dedup, &self.env);
-        let number = open.builder.get_or_insert_with(new).push(id, plain);
+        let number = open.builder.get_or_insert_with(new).push(id, at, plain);
         open.ids.push(id);
         open.numbers.insert(id, number);
         Ok(Place::Open(number))

@@ -33,6 +33,8 @@ pub(super) struct Binding {
 impl Binding {
     /// The associated data of the blocks of a chunk.
     pub(super) fn chunk_aad(&self, number: u32, chunk: &TocChunk) -> Vec<u8> {
+        let phase = chunk.phase.map(|phase| phase.get().to_le_bytes());
+        let phase = phase.as_ref().map_or(&[][..], |phase| phase);
         [
             &b"rdrivefs/v1/chunk"[..],
             &self.bytes(),
@@ -40,6 +42,7 @@ impl Binding {
             &chunk.block_count().to_le_bytes(),
             &chunk.plain_len.to_le_bytes(),
             &[chunk.method as u8, chunk.block_log],
+            phase,
         ]
         .concat()
     }

@@ -99,8 +99,7 @@ impl LayerReader {
     pub fn blocks_around(&self, number: u32, range: Range<u32>) -> Result<Range<u32>> {
         let chunk = self.chunk_with(number, &range)?;
         let blocks = chunk.blocks_of(&range);
-        let end = (u64::from(blocks.end) << chunk.block_log).min(u64::from(chunk.plain_len));
-        Ok(blocks.start << chunk.block_log..end as u32)
+        Ok(chunk.plain_of(&blocks))
     }
 
     /// Opens a range of a chunk. `sealed` are the bytes [`LayerReader::span_of`] names for it.
@@ -127,12 +126,13 @@ impl LayerReader {
     ) -> Result<()> {
         out.clear();
         let chunk = self.chunk_with(number, &range)?;
-        let opened = self.open_blocks(number, chunk, chunk.blocks_of(&range), sealed, out);
+        let blocks = chunk.blocks_of(&range);
+        let skipped = range.start - chunk.plain_of(&blocks).start;
+        let opened = self.open_blocks(number, chunk, blocks, sealed, out);
         if opened.is_err() {
             out.clear();
             return opened;
         }
-        let skipped = range.start & (chunk.block_bytes() - 1);
         out.truncate((skipped + range.end - range.start) as usize);
         out.drain(..skipped as usize);
         Ok(())
@@ -231,8 +231,10 @@ mod tests {
     fn sealed(chunks: &[Vec<u8>]) -> Sealed {
         let ids_key = Key::from([7; 32]);
         let mut builder = LayerBuilder::new(DRIVE, EPOCH, &ids_key, &Env::real());
+        let mut at = 0;
         for (number, plain) in (0..).zip(chunks) {
-            assert_eq!(builder.push(ChunkId::of(&ids_key, plain), plain), number);
+            assert_eq!(builder.push(ChunkId::of(&ids_key, plain), at, plain), number);
+            at += plain.len() as u64;
         }
         builder.close().unwrap()
     }
@@ -290,7 +292,7 @@ mod tests {
 
         #[test]
         fn any_range_opens_from_its_span(start in 0u32..200_000, len in 1u32..150_000) {
-            let chunks = [random(4, 200_000), text(200_000)];
+            let chunks = [random(4, 200_000), text(200_001), random(5, 200_000)];
             let layer = sealed(&chunks);
             let reader = reader(&layer);
             let range = start..(start + len).min(200_000);
@@ -310,9 +312,12 @@ mod tests {
 
     #[test]
     fn a_random_read_of_4_kib_opens_one_small_block() {
-        let layer = sealed(&[random(4, 200_000)]);
-        let span = reader(&layer).span_of(0, 20_480..24_576).unwrap();
-        assert_eq!(span.end - span.start, 16_384 + 16);
+        // The second chunk begins within a page of its file, and the pages are those of the file.
+        let layer = sealed(&[random(4, 50_001), random(5, 150_000)]);
+        for (number, page) in [(0, 20_480..24_576), (1, 53_248 - 50_001..57_344 - 50_001)] {
+            let span = reader(&layer).span_of(number, page).unwrap();
+            assert_eq!(span.end - span.start, 4096 + 16);
+        }
     }
 
     #[test]
@@ -382,7 +387,8 @@ mod tests {
 
     #[test]
     fn s03_nothing_opens_in_another_place() {
-        let chunks = [random(1, 40_000), random(2, 40_000)];
+        // Of whole blocks, so that both have the same.
+        let chunks = [random(1, 40_960), random(2, 40_960)];
         let (layer, other) = (sealed(&chunks), sealed(&chunks));
         let at = |number| {
             let span = reader(&layer).span(number).unwrap();
@@ -394,19 +400,19 @@ mod tests {
         swapped[at(1)].copy_from_slice(&layer.bytes[at(0)]);
         assert!((0..2).all(|number| open(&reader(&layer), &swapped, number).is_err()));
         // Two blocks of one chunk exchanged, and a block twice.
-        let block = 16_384 + 16;
+        let block = 4096 + 16;
         let chunk = &layer.bytes[at(0)];
         let blocks = [&chunk[block..2 * block], &chunk[..block], &chunk[2 * block..]].concat();
-        assert!(reader(&layer).open(0, 0..40_000, &blocks).is_err());
-        assert!(reader(&layer).open(0, 16_384..32_768, &chunk[..block]).is_err());
+        assert!(reader(&layer).open(0, 0..40_960, &blocks).is_err());
+        assert!(reader(&layer).open(0, 4096..8192, &chunk[..block]).is_err());
         // A chunk cut after a whole block, by a table that says so.
         let mut shorter = layer.toc.clone();
-        shorter.chunks[0].plain_len = 32_768;
+        shorter.chunks[0].plain_len = 8192;
         let cut = LayerReader::new(layer.key.clone(), shorter, DRIVE, EPOCH, layer.nonce);
-        assert!(cut.open(0, 0..32_768, &chunk[..2 * block]).is_err());
+        assert!(cut.open(0, 0..8192, &chunk[..2 * block]).is_err());
         // The same chunk of another layer, and this layer's under anything else's name.
         let foreign = &other.bytes[reader(&other).span(0).unwrap().start as usize..];
-        assert!(reader(&layer).open(0, 0..40_000, &foreign[..chunk.len()]).is_err());
+        assert!(reader(&layer).open(0, 0..40_960, &foreign[..chunk.len()]).is_err());
         let [key, toc] = [&layer.key, &other.key].map(|key| (key.clone(), layer.toc.clone()));
         let strangers = [
             LayerReader::new(key.0.clone(), key.1.clone(), [9; 32], EPOCH, layer.nonce),

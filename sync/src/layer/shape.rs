@@ -19,7 +19,7 @@ const PADDING_PER_MILLE_MAX: u64 = 7;
 /// Longest head of the table's CBOR array.
 const TOC_HEAD_BYTES: u64 = 5;
 /// What an entry of the table takes besides its list of blocks.
-const TOC_CHUNK_BYTES_MAX: u64 = 16;
+const TOC_CHUNK_BYTES_MAX: u64 = 19;
 
 /// The Padmé length: the smallest that is not below `len` and has no more bits set in its leading
 /// half than its magnitude needs. Adds 12 % at most, 3 % from 1 MiB on, and hides all but
@@ -57,7 +57,7 @@ impl Fill {
 
     /// Whether a chunk of this length finds room even if it does not shrink.
     pub(super) fn fits(&self, plain_len: usize) -> bool {
-        let blocks = plain_len.div_ceil(1 << Method::Raw.block_log());
+        let blocks = plain_len.div_ceil(1 << Method::Raw.block_log()) + 1;
         let sealed = (plain_len + blocks * TAG_BYTES) as u64;
         self.chunks < CHUNKS_MAX
             && self.len() + sealed + TOC_CHUNK_BYTES_MAX <= LAYER_BYTES_MAX as u64
@@ -116,7 +116,8 @@ mod tests {
                 let beyond = (-(1.0 - draw()).ln() * f64::from(1 << 20)) as usize;
                 let len = (chunk::MIN_BYTES + beyond).min(chunk::MAX_BYTES);
                 assert!(fill.fits(len));
-                fill.add((len + len.div_ceil(16 << 10) * TAG_BYTES) as u64, &[]);
+                let blocks = len.div_ceil(1 << Method::Raw.block_log()) + 1;
+                fill.add((len + blocks * TAG_BYTES) as u64, &[]);
                 plain += len as u64;
             }
             let padded = padme(fill.len());

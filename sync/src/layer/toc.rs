@@ -6,8 +6,12 @@
 //! header to the table without gap or overlap, lengths fit, nothing trails.
 //!
 //! Encoded: a CBOR array of chunks, each `[offset, plain_len, method, block_log, [sealed lengths]]`;
-//! the lengths are left out of a raw chunk, whose blocks are full but for the last.
+//! the lengths are left out of a raw chunk, whose blocks are full but for the first and the last.
+//! A sixth number, the phase, stands where a raw chunk was cut inside a block of its file: its first
+//! block is shorter by so much, and all that follow lie as the file's blocks do, so that a read of
+//! one page of the file opens one block.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use crate::chunk;
@@ -52,6 +56,9 @@ pub struct TocChunk {
     /// Sealed lengths of the blocks; none for a raw chunk.
     #[n(4)]
     pub blocks: Vec<u32>,
+    /// How far into a block of its file it begins, if not at its beginning.
+    #[n(5)]
+    pub phase: Option<NonZeroU32>,
 }
 
 impl Toc {
@@ -101,7 +108,7 @@ impl Toc {
 impl TocChunk {
     /// Number of blocks.
     pub fn block_count(&self) -> u32 {
-        self.plain_len.div_ceil(self.block_bytes())
+        (self.plain_len + self.phase()).div_ceil(self.block_bytes())
     }
 
     /// Bytes the chunk takes in the layer.
@@ -116,14 +123,26 @@ impl TocChunk {
         1 << self.block_log
     }
 
+    pub(super) fn phase(&self) -> u32 {
+        self.phase.map_or(0, NonZeroU32::get)
+    }
+
     /// The blocks that hold a range of plain bytes.
     pub(super) fn blocks_of(&self, range: &Range<u32>) -> Range<u32> {
-        range.start >> self.block_log..range.end.div_ceil(self.block_bytes())
+        let phase = self.phase();
+        (range.start + phase) >> self.block_log..(range.end + phase).div_ceil(self.block_bytes())
+    }
+
+    /// The plain bytes that a range of blocks holds.
+    pub(super) fn plain_of(&self, blocks: &Range<u32>) -> Range<u32> {
+        let at = |block: u32| (block << self.block_log).saturating_sub(self.phase());
+        at(blocks.start)..at(blocks.end).min(self.plain_len)
     }
 
     /// The plain length of a block.
     pub(super) fn plain_len_of(&self, block: u32) -> u32 {
-        self.block_bytes().min(self.plain_len - (block << self.block_log))
+        let plain = self.plain_of(&(block..block + 1));
+        plain.end - plain.start
     }
 
     /// The sealed length of a block.
@@ -137,7 +156,7 @@ impl TocChunk {
     /// Where a block begins, in bytes from the start of the chunk.
     pub(super) fn start_of(&self, block: u32) -> u64 {
         match self.method {
-            Method::Raw => u64::from(block) * (u64::from(self.block_bytes()) + TAG),
+            Method::Raw => u64::from(self.plain_of(&(0..block)).end) + u64::from(block) * TAG,
             Method::Zstd => self.blocks[..block as usize].iter().map(|len| u64::from(*len)).sum(),
         }
     }
@@ -149,6 +168,9 @@ impl TocChunk {
         }
         if !BLOCK_LOGS.contains(&self.block_log) {
             return Err("no block has this length");
+        }
+        if self.phase() >= self.block_bytes() || self.phase() > 0 && self.method == Method::Zstd {
+            return Err("no chunk has this phase");
         }
         let expected = match self.method {
             Method::Raw => 0,
@@ -174,12 +196,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn raw(offset: u32, plain_len: u32) -> TocChunk {
-        TocChunk { offset, plain_len, method: Method::Raw, block_log: 14, blocks: Vec::new() }
+        TocChunk {
+            offset,
+            plain_len,
+            method: Method::Raw,
+            block_log: 14,
+            blocks: Vec::new(),
+            phase: None,
+        }
     }
 
     fn zstd(offset: u32, plain_len: u32, blocks: &[u32]) -> TocChunk {
         let blocks = blocks.to_vec();
-        TocChunk { offset, plain_len, method: Method::Zstd, block_log: 16, blocks }
+        TocChunk { offset, plain_len, method: Method::Zstd, block_log: 16, blocks, phase: None }
     }
 
     /// Three chunks out of order: raw 100 bytes, zstd in two blocks, raw over two blocks.
@@ -201,6 +230,42 @@ mod tests {
         assert_eq!(Toc::decode(&toc.encode()).unwrap(), toc);
         assert_eq!(toc.end(), Ok(92 + 1030 + 116 + 16_385 + 32));
         assert_eq!(toc.encode()[..7], [0x83, 0x85, 0x19, 0x04, 0x62, 0x18, 100]);
+    }
+
+    /// Against counting byte by byte.
+    #[test]
+    fn blocks_lie_as_those_of_the_file() {
+        for (phase, plain_len) in
+            [(0, 40_000), (1, 16_383), (1, 16_384), (16_383, 2), (9000, 50_000)]
+        {
+            let chunk = TocChunk { phase: NonZeroU32::new(phase), ..raw(92, plain_len) };
+            let block_of = |at: u32| (at + phase) / (1 << 14);
+            assert_eq!(chunk.block_count(), block_of(plain_len - 1) + 1);
+            let mut start = 0;
+            for block in 0..chunk.block_count() {
+                let held: Vec<u32> = (0..plain_len).filter(|at| block_of(*at) == block).collect();
+                let (first, last) = (held[0], *held.last().unwrap());
+                assert_eq!(chunk.plain_of(&(block..block + 1)), first..last + 1);
+                assert_eq!(chunk.blocks_of(&(first..last + 1)), block..block + 1);
+                assert_eq!(chunk.plain_len_of(block) as usize, held.len());
+                assert_eq!(chunk.start_of(block), start);
+                start += chunk.sealed_len_of(block);
+            }
+            assert_eq!(chunk.sealed_len(), start);
+            assert_eq!(chunk.blocks_of(&(0..plain_len)), 0..chunk.block_count());
+        }
+    }
+
+    #[test]
+    fn a_phase_is_spelt_in_one_way() {
+        let chunk = TocChunk { phase: NonZeroU32::new(5), ..raw(HEADER_BYTES as u32, 20) };
+        let with = Toc { chunks: vec![chunk] }.encode();
+        assert_eq!(with, [0x81, 0x86, 0x18, 92, 20, 0, 14, 0x80, 5]);
+        assert!(Toc::decode(&with).is_ok());
+        for phase in [&[0][..], &[0xf6], &[0x18, 5], &[5, 0]] {
+            let spelling = [&with[..8], phase].concat();
+            assert!(Toc::decode(&spelling).unwrap_err().is_corrupt(), "{phase:?}");
+        }
     }
 
     #[test]
@@ -242,6 +307,12 @@ mod tests {
         refused(&one(zstd(at, 65_537, &[50])), "number of blocks");
         refused(&one(zstd(at, 65_536, &[50, 50])), "number of blocks");
         refused(&one(TocChunk { blocks: vec![50], ..raw(at, 34) }), "number of blocks");
+        for phase in [1 << 14, u32::MAX] {
+            let phase = NonZeroU32::new(phase);
+            refused(&one(TocChunk { phase, ..raw(at, 100) }), "no chunk has this phase");
+        }
+        let phase = NonZeroU32::new(1);
+        refused(&one(TocChunk { phase, ..zstd(at, 100, &[50]) }), "no chunk has this phase");
         refused(&one(zstd(at, 100, &[16])), "a length it cannot have");
         refused(&one(zstd(at, 100, &[u32::MAX])), "a length it cannot have");
         refused(&one(zstd(at, 100, &[70_000])), "a length it cannot have");

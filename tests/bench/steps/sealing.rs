@@ -190,7 +190,7 @@ pub(crate) fn layer(c: &mut Criterion) {
                         let full = std::mem::replace(&mut builder, new());
                         black_box(full.close().expect("nothing lies here"));
                     }
-                    builder.push(ChunkId::of(&key(), chunk), chunk);
+                    builder.push(ChunkId::of(&key(), chunk), 0, chunk);
                 }
                 black_box(builder.close().expect("nothing lies here"));
             });

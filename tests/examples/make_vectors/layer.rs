@@ -1,5 +1,7 @@
 //! Cases of layers: whole ones as the builder makes them, and others written by hand.
 
+use std::num::NonZeroU32;
+
 use rdrivefs_sync::chunk::ChunkId;
 use rdrivefs_sync::compress::Method;
 use rdrivefs_sync::layer::{HEADER_BYTES, LayerBuilder, Toc, TocChunk, padme};
@@ -31,12 +33,14 @@ fn inputs(key: &Key, layer: &[u8]) -> Inputs {
     ]
 }
 
-/// A layer as the builder makes it.
+/// A layer as the builder makes it of one file.
 fn built(chunks: &[Vec<u8>]) -> (Key, Vec<u8>) {
     let ids = Key::from([1; 32]);
     let mut builder = LayerBuilder::new(DRIVE, EPOCH, &ids, &seeded("layer"));
+    let mut at = 0;
     for plain in chunks {
-        builder.push(ChunkId::of(&ids, plain), plain);
+        builder.push(ChunkId::of(&ids, plain), at, plain);
+        at += plain.len() as u64;
     }
     let sealed = builder.close().expect("nothing lies to it");
     (sealed.key, sealed.bytes.to_vec())
@@ -52,16 +56,18 @@ struct Hand {
 }
 
 impl Hand {
-    /// Chunks one behind the other, each from its method, block length and packed blocks.
-    fn of(chunks: &[(Method, u8, usize, Vec<Vec<u8>>)]) -> (Self, Toc) {
+    /// Chunks one behind the other.
+    fn of(chunks: &[Blocks]) -> (Self, Toc) {
         let (key, mut bodies, mut toc) = (Key::from([5; 32]), Vec::new(), Toc::default());
-        for (number, (method, block_log, plain_len, blocks)) in (0_u32..).zip(chunks) {
+        for (number, chunk) in (0_u32..).zip(chunks) {
+            let Blocks { method, block_log, phase, plain_len, blocks } = chunk;
             let mut chunk = TocChunk {
                 offset: (HEADER_BYTES + bodies.len()) as u32,
                 plain_len: *plain_len as u32,
                 method: *method,
                 block_log: *block_log,
                 blocks: Vec::new(),
+                phase: NonZeroU32::new(*phase),
             };
             let sealing =
                 Key::derive("rdrivefs v1 chunk", &[key.as_bytes(), &number.to_le_bytes()]);
@@ -115,19 +121,35 @@ fn chunk_aad(number: u32, chunk: &TocChunk, blocks: u32) -> Vec<u8> {
         &blocks.to_le_bytes(),
         &chunk.plain_len.to_le_bytes(),
         &[chunk.method as u8, chunk.block_log],
+        &chunk.phase.map_or(Vec::new(), |phase| phase.get().to_le_bytes().to_vec()),
     ]
     .concat()
 }
 
-fn raw(plain: &[u8], block_log: u8) -> (Method, u8, usize, Vec<Vec<u8>>) {
-    let blocks = plain.chunks(1 << block_log).map(<[u8]>::to_vec);
-    (Method::Raw, block_log, plain.len(), blocks.collect())
+/// A chunk as its blocks are packed, before they are sealed.
+struct Blocks {
+    method: Method,
+    block_log: u8,
+    phase: u32,
+    plain_len: usize,
+    blocks: Vec<Vec<u8>>,
 }
 
-fn packed(plain: &[u8], block_log: u8) -> (Method, u8, usize, Vec<Vec<u8>>) {
+fn raw(plain: &[u8], block_log: u8) -> Blocks {
+    raw_at(plain, block_log, 0)
+}
+
+fn raw_at(plain: &[u8], block_log: u8, phase: u32) -> Blocks {
+    let (first, rest) = plain.split_at(plain.len().min((1 << block_log) - phase as usize));
+    let rest = rest.chunks(1 << block_log).map(<[u8]>::to_vec);
+    let blocks = std::iter::once(first.to_vec()).chain(rest).collect();
+    Blocks { method: Method::Raw, block_log, phase, plain_len: plain.len(), blocks }
+}
+
+fn packed(plain: &[u8], block_log: u8) -> Blocks {
     let frame = |piece: &[u8]| zstd::bulk::compress(piece, 3).expect("memory takes every write");
-    let blocks = plain.chunks(1 << block_log).map(frame);
-    (Method::Zstd, block_log, plain.len(), blocks.collect())
+    let blocks = plain.chunks(1 << block_log).map(frame).collect();
+    Blocks { method: Method::Zstd, block_log, phase: 0, plain_len: plain.len(), blocks }
 }
 
 pub(crate) fn write(folder: &Folder) {
@@ -150,14 +172,25 @@ fn valid(folder: &Folder) {
     put("mixed", "four chunks, shuffled", &mixed, " 2000:");
     let many: Vec<Vec<u8>> = (0..40).map(|seed| random(seed, 60)).collect();
     put("many", "forty chunks", &many, "chunks=[60:");
-    put("block", "exactly one block of 16 KiB", &[random(3, 1 << 14)], "chunks=[16384:");
-    put("two_blocks", "a byte more", &[random(3, (1 << 14) + 1)], "chunks=[16385:");
+    put("block", "exactly one block of 4 KiB", &[random(3, 1 << 12)], "chunks=[4096:");
+    put("two_blocks", "a byte more", &[random(3, (1 << 12) + 1)], "chunks=[4097:");
+    put("phase", "cut within blocks", &[random(3, 5000), random(4, 5000)], "chunks=[5000:");
     put("packed_block", "exactly one block of 64 KiB", &[text(1 << 16)], "chunks=[65536:");
     put("packed_blocks", "three blocks that shrink", &[text(150_000)], "chunks=[150000:");
     put("zeros", "the longest chunk, of zeros", &[vec![0; 4 << 20]], "chunks=[4194304:");
     let chunks = [raw(&random(1, 9000), 12), packed(&text(9000), 13), raw(b"x", 20)];
     let comment = "other lengths of blocks, written by hand";
     folder.valid("hand", comment, Hand::of(&chunks).0.inputs(), "chunks=[9000:");
+    let chunks = [raw(&random(1, 1 << 14), 14), raw(&random(2, (1 << 14) + 1), 14)];
+    let comment = "blocks of 16 KiB, as they were at first";
+    folder.valid("blocks_16_kib", comment, Hand::of(&chunks).0.inputs(), "chunks=[16384:");
+    let plain = random(1, 9000);
+    let phases = [1, 1000, 4095].map(|phase| raw_at(&plain, 12, phase));
+    let comment = "first blocks shorter by a phase";
+    folder.valid("phases", comment, Hand::of(&phases).0.inputs(), "chunks=[9000:");
+    let short = [raw_at(b"x", 12, 4095), raw_at(b"xy", 12, 4095), raw_at(b"xy", 12, 1)];
+    let comment = "phases in chunks of a byte or two";
+    folder.valid("phases_short", comment, Hand::of(&short).0.inputs(), "chunks=[1:");
 }
 
 fn refused_bytes(folder: &Folder) {
@@ -249,6 +282,8 @@ fn refused_chunks(folder: &Folder) {
         toc.chunks[1].plain_len = 9000 + 808 + 16;
         toc.chunks[1].offset -= 808 + 16;
     };
+    let moved = |toc: &mut Toc| toc.chunks[0].phase = NonZeroU32::new(1);
+    relabelled("phase_moved", "a phase where there was none", &moved, damaged);
     relabelled("shortened", "a chunk said to end a block earlier", &shorter, damaged);
 }
 
@@ -274,6 +309,11 @@ fn refused_tables(folder: &Folder) {
         let change = |t: &mut Toc| t.chunks[0].block_log = log;
         let comment = format!("blocks of 2^{log} bytes");
         put(&format!("block_log_{log}"), &comment, &change, "no block has this length");
+    }
+    for (name, chunk, phase) in [("block", 0, 1 << 14), ("huge", 0, u32::MAX), ("packed", 1, 1)] {
+        let change = |t: &mut Toc| t.chunks[chunk].phase = NonZeroU32::new(phase);
+        let comment = format!("a phase of {phase} in chunk {chunk}");
+        put(&format!("phase_{name}"), &comment, &change, "no chunk has this phase");
     }
     let more = |t: &mut Toc| t.chunks[1].blocks.push(40);
     put("blocks_more", "a block more than the length asks for", &more, "another number of blocks");
@@ -303,7 +343,10 @@ fn refused_tables(folder: &Folder) {
 fn refused_frames(folder: &Folder) {
     let frame = |plain: &[u8]| zstd::bulk::compress(plain, 3).expect("memory takes every write");
     let put = |name: &str, comment: &str, len: usize, block: Vec<u8>| {
-        let (hand, _) = Hand::of(&[(Method::Zstd, 16, len, vec![block])]);
+        let blocks = vec![block];
+        let chunk =
+            Blocks { method: Method::Zstd, block_log: 16, phase: 0, plain_len: len, blocks };
+        let (hand, _) = Hand::of(&[chunk]);
         folder.refused(name, comment, hand.inputs(), "block 0 of chunk 0 of a layer is damaged");
     };
     let plain = text(500);
