@@ -54,7 +54,18 @@ pub(crate) fn walk(
     visit: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<()> {
     let (start, pinned) = resolve_with_pin(tree, path)?;
-    let mut left = vec![(start, normal(path), pinned)];
+    walk_from(tree, start, normal(path), pinned, visit)
+}
+
+/// Visits a file, which has that path, and everything below it.
+pub(crate) fn walk_from(
+    tree: &Tree,
+    start: Ino,
+    path: DrivePath,
+    pinned: bool,
+    visit: &mut dyn FnMut(Found) -> Result<()>,
+) -> Result<()> {
+    let mut left = vec![(start, path, pinned)];
     while let Some((ino, path, pinned)) = left.pop() {
         let row = match tree.row(ino) {
             // Whatever went since its directory was listed is not below it any more.

@@ -5,7 +5,9 @@
 //! of the caller's.
 
 use rdrivefs_sync::Result;
+use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
+use rdrivefs_sync::report::FileState;
 
 /// The words between adapter and core, which are the tree's.
 pub use rdrivefs_sync::tree::words;
@@ -73,6 +75,10 @@ pub trait Core: Send + Sync + 'static {
     fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()>;
     fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>>;
     fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()>;
+    /// How far the content of a file has come; of a directory, what is furthest behind below it.
+    fn state(&self, _: Ino) -> Result<FileState> {
+        Err(Posix::NoData.into())
+    }
     fn sync(&self, ino: Ino) -> Result<()>;
     fn sync_directory(&self, dir: Ino) -> Result<()>;
     fn statfs(&self) -> Result<Statfs>;

@@ -27,6 +27,7 @@ use super::listing::{fill, fill_plus};
 use super::reply::{
     TTL, reply_attr, reply_data, reply_empty, reply_entry, reply_written, reply_xattr,
 };
+use super::standing;
 use super::state::{State, guard};
 
 /// The longest copy answered at once: its length must fit the reply, and stay interruptible.
@@ -347,6 +348,9 @@ impl<C: Core> Filesystem for Adapter<C> {
         reply: ReplyEmpty,
     ) {
         guard("setxattr", || {
+            if name.as_bytes() == standing::NAME {
+                return reply.error(Errno::EPERM);
+            }
             let how = match XattrFlags::from_bits(flags.cast_unsigned()) {
                 Some(XattrFlags::CREATE) => SetXattr::Create,
                 Some(XattrFlags::REPLACE) => SetXattr::Replace,
@@ -359,6 +363,11 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name.as_bytes() == standing::NAME {
+            return self.0.tell_state(ino(node), move |state| {
+                reply_xattr("getxattr", reply, size, state.map(|state| standing::words(&state)));
+            });
+        }
         guard("getxattr", || {
             let value = self.0.core.xattr(ino(node), name.as_bytes());
             reply_xattr("getxattr", reply, size, value);
@@ -368,7 +377,8 @@ impl<C: Core> Filesystem for Adapter<C> {
     fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         guard("listxattr", || {
             let names = self.0.core.xattrs(ino(node)).map(|names| {
-                names.iter().flat_map(|name| name.iter().copied().chain([0])).collect()
+                let told = names.iter().filter(|name| *name != standing::NAME);
+                told.flat_map(|name| name.iter().copied().chain([0])).collect()
             });
             reply_xattr("listxattr", reply, size, names);
         });
@@ -376,6 +386,9 @@ impl<C: Core> Filesystem for Adapter<C> {
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guard("removexattr", || {
+            if name.as_bytes() == standing::NAME {
+                return reply.error(Errno::EPERM);
+            }
             let removed = self.0.core.remove_xattr(ino(node), name.as_bytes());
             reply_empty("removexattr", reply, removed);
         });

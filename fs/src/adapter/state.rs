@@ -9,6 +9,7 @@ use fuser::WriteFlags;
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::remote::env::Env;
+use rdrivefs_sync::report::FileState;
 use rdrivefs_sync::{Error, Result};
 
 use super::convert::{permissions, without_loans};
@@ -145,10 +146,17 @@ impl<C: Core> State<C> {
         files.map(|attr| attr.ino).collect()
     }
 
-    /// The answer to a name: the name itself, or the two that every directory has.
+    /// The answer to a name: the name itself, or the two by which the kernel finds again what it has
+    /// forgotten, for whoever kept a handle. Then nobody has it open, so without a name it is gone.
     pub(super) fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
         match name {
-            b"." => self.core.attr_told(parent),
+            b"." => match self.core.attr_told(parent)? {
+                Attr { nlink: 0, .. } => {
+                    self.core.forget(parent, 1);
+                    Err(Posix::Stale.into())
+                }
+                attr => Ok(attr),
+            },
             b".." => self.core.attr_told(self.core.parent(parent)?),
             _ => self.core.lookup_told(parent, name),
         }
@@ -172,6 +180,22 @@ impl<C: Core> State<C> {
             Err(Error::Posix(Posix::Exists)) if !exclusive => Err(Posix::Stale.into()),
             made => made,
         })
+    }
+
+    /// Tells how far a file has come, what the kernel holds dirty of it among that.
+    pub(super) fn tell_state(
+        self: &Arc<Self>,
+        ino: Ino,
+        answer: impl FnOnce(Result<FileState>) + Send + 'static,
+    ) {
+        let job = move |state: &Self| answer(state.core.state(ino));
+        match self.core.attr(ino) {
+            Ok(attr) if attr.kind == Kind::File => {
+                self.after_calling_in("state", vec![ino], job);
+            }
+            // A directory may be large.
+            _ => self.carry_or_wait("state", job),
+        }
     }
 
     /// Whether the kernel may keep the listing it is about to make. A long directory's first one is

@@ -75,7 +75,7 @@ fn serve(
     let mut options = options(args)?;
     options.allow_other |= drive.config().mount.allow_other;
     let own = places::own_directories(home);
-    let mounted = mount(dir, &options, &own, drive.tree().clone(), env.clone())?;
+    let mounted = mount(dir, &options, &own, drive.clone(), env.clone())?;
     let _guard = guard(&mounted);
     mounted.unmount_on_signals().map_err(Failure::io("watch for signals"))?;
     drive.start();

@@ -4,7 +4,8 @@ use rdrivefs_remote::entry::{Entry, Head, LogKind};
 use rdrivefs_remote::store::Store as _;
 
 use crate::cache::LayerRef;
-use crate::error::Result;
+use crate::error::{Error, Posix, Result};
+use crate::id::{Ino, LinkId};
 use crate::index::layers::{LayerNumber, LayerRow, RemoteNumber};
 use crate::record::Commit;
 use crate::record::Kind;
@@ -14,9 +15,10 @@ use crate::report::{
     ListEntry, LogKind as Told, LogLine, PathStatus, Pending, RemoteInfo, Stage, Status,
 };
 use crate::tree::extents::Extent;
+use crate::tree::node::Row;
 
 use super::parts::Drive;
-use crate::walk::{Found, resolve, walk};
+use crate::walk::{Found, resolve, walk, walk_from};
 
 /// Layers looked at in one step.
 const STEP: usize = 4_096;
@@ -92,6 +94,27 @@ impl Drive {
             Ok(())
         })?;
         Ok(status)
+    }
+
+    /// How far the content of a file has come. Of a directory: what is furthest behind below it, and
+    /// whether all of that is here.
+    ///
+    /// # Errors
+    /// [`Posix::Stale`]; of the index.
+    pub fn state_of(&self, ino: Ino) -> Result<FileState> {
+        let (pinned, audited) = (self.is_pinned(ino)?, self.audited()?);
+        let (mut least, mut cached) = (None::<Stage>, true);
+        let path = DrivePath(b"/".to_vec());
+        walk_from(&self.parts.tree, ino, path, pinned, &mut |found| {
+            let state = self.file_state(&found.row, pinned, &audited)?;
+            cached &= state.cached;
+            // What has nothing to be proven is no further behind than what has.
+            if state.stage != Stage::Pushed || has_layers(&found.row) {
+                least = Some(least.map_or(state.stage, |least| least.min(state.stage)));
+            }
+            Ok(())
+        })?;
+        Ok(FileState { stage: least.unwrap_or(Stage::Pushed), cached, pinned })
     }
 
     /// Every remote, with its health; asks none.
@@ -325,28 +348,57 @@ impl Drive {
         }
     }
 
-    fn list_entry(&self, found: Found, audited: &[RemoteNumber]) -> Result<ListEntry> {
-        let row = &found.row;
-        let mut state = FileState { stage: Stage::Sealed, cached: true, pinned: found.pinned };
+    fn file_state(&self, row: &Row, pinned: bool, audited: &[RemoteNumber]) -> Result<FileState> {
+        let mut state = FileState { stage: Stage::Dirty, cached: true, pinned };
         if row.unsealed() > 0 {
-            state.stage = Stage::Dirty;
-        } else {
-            // Content that lies in no layer is in the commits, which nobody challenges.
-            let (mut held, mut proven) = (true, row.extents.iter().any(|(_, e)| in_layer(e)));
-            for (_, extent) in row.extents.iter() {
-                if let Some(layer) = extent.source.layer() {
-                    let holders = self.parts.index.holders(layer)?;
-                    held &= !holders.is_empty();
-                    proven &= holders.iter().any(|holder| audited.contains(holder));
-                    state.cached &= self.is_cached(layer)?;
+            return Ok(state);
+        }
+        // Content that lies in no layer is in the commits, which nobody challenges.
+        let (mut held, mut proven) = (true, has_layers(row));
+        for (_, extent) in row.extents.iter() {
+            if let Some(layer) = extent.source.layer() {
+                let holders = self.parts.index.holders(layer)?;
+                held &= !holders.is_empty();
+                proven &= holders.iter().any(|holder| audited.contains(holder));
+                state.cached &= self.is_cached(layer)?;
+            }
+        }
+        state.stage = match (held && row.changed == 0, proven) {
+            (true, true) => Stage::Proven,
+            (true, false) => Stage::Pushed,
+            (false, _) => Stage::Sealed,
+        };
+        Ok(state)
+    }
+
+    /// Whether a file, or a directory above it, is pinned.
+    fn is_pinned(&self, ino: Ino) -> Result<bool> {
+        let mut left = vec![ino];
+        while let Some(at) = left.pop() {
+            let row = match self.parts.tree.row(at) {
+                Err(Error::Posix(Posix::Stale)) if at != ino => continue,
+                row => row?,
+            };
+            if row.pinned {
+                return Ok(true);
+            }
+            match row.kind {
+                _ if at == Ino::ROOT => {}
+                Kind::Directory => left.push(Ino(row.parent)),
+                _ => {
+                    for link in row.links {
+                        let entry = self.parts.index.link(LinkId(link))?;
+                        left.extend(entry.map(|entry| entry.parent));
+                    }
                 }
             }
-            state.stage = match (held && row.changed == 0, proven) {
-                (true, true) => Stage::Proven,
-                (true, false) => Stage::Pushed,
-                (false, _) => Stage::Sealed,
-            };
         }
+        Ok(false)
+    }
+
+    fn list_entry(&self, found: Found, audited: &[RemoteNumber]) -> Result<ListEntry> {
+        let row = &found.row;
+        let state = self.file_state(row, found.pinned, audited)?;
         let target = (row.kind == Kind::Symlink).then(|| DrivePath(row.target.clone()));
         Ok(ListEntry {
             path: found.path,
@@ -359,6 +411,11 @@ impl Drive {
             state: (row.kind == Kind::File).then_some(state),
         })
     }
+}
+
+/// Whether any of its content lies in a layer.
+fn has_layers(row: &Row) -> bool {
+    row.extents.iter().any(|(_, extent)| in_layer(extent))
 }
 
 fn in_layer(extent: &Extent) -> bool {

@@ -11,7 +11,9 @@ mod ending;
 mod files;
 mod flips;
 mod frozen;
+mod handles;
 mod programs;
+mod standing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
