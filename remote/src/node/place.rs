@@ -199,7 +199,12 @@ impl Place {
         let mut file =
             options.create(true).write(true).truncate(true).mode(0o600).open(&temp).map_err(io())?;
         self.hand_over(&file)?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io())?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // It may be room that is missing.
+            drop(fs::remove_file(&temp));
+        }
+        written.map_err(io())?;
         Ok(temp)
     }
 

@@ -1,5 +1,6 @@
 //! A running node: started, asked about itself, and stopped without losing what it was told.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Node {
         helpers.extend(web);
         let mut node = Self { keeper, endpoint, addr, http, accepting, helpers, _lock: lock };
         let url = node.url().to_string();
-        node.keeper.place.write("listen", format!("{url}\n").as_bytes())?;
+        node.leave_url(&url)?;
         node.helpers.extend(status::start(node.keeper.clone(), url));
         Ok(node)
     }
@@ -104,6 +105,22 @@ impl Node {
             (None, ip) => ip.to_string(),
         };
         NodeUrl { host, port: self.addr.port(), key: self.keeper.key, invite: None }
+    }
+
+    /// Leaves the URL where other commands look for it. Without room for that nothing stands there: a
+    /// full disk is no reason not to serve what is on it.
+    fn leave_url(&self, url: &str) -> Result<()> {
+        let place = &self.keeper.place;
+        if place.url().as_deref() == Some(url) {
+            return Ok(());
+        }
+        match place.write("listen", format!("{url}\n").as_bytes()) {
+            Err(Error::Io { what, source }) if source.kind() == ErrorKind::StorageFull => {
+                tracing::warn!(what, "the disk is full: new blobs are refused, the rest is served");
+                place.remove("listen").map(drop)
+            }
+            written => written,
+        }
     }
 
     /// Takes no more requests, finishes those under way within the drain time, and ends.

@@ -14,6 +14,7 @@ mod full;
 mod index;
 mod killed;
 mod memory;
+mod node_full;
 mod one_writer;
 mod power;
 mod torn;
