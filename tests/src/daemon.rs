@@ -252,7 +252,7 @@ fn opcode(line: &str) -> Option<Opcode> {
 }
 
 /// Whether every thread of a process is traced.
-fn tracer_of_all(pid: u32) -> bool {
+pub(crate) fn tracer_of_all(pid: u32) -> bool {
     let traced = |status: String| {
         status.lines().any(|l| l.starts_with("TracerPid:\t") && !l.ends_with("\t0"))
     };

@@ -1,15 +1,16 @@
 //! A daemon whose system calls are counted and disturbed, by strace.
 //!
-//! `when=N` of strace counts in each thread by itself: the thread that first comes to its N-th call
-//! of these is the one that is disturbed, and with errors others follow. Only the calls that are
-//! named are looked at. (With `--seccomp-bpf` only those would stop the process, and strace 6.1
-//! would inject no signal.)
+//! `when=N` of strace counts in each thread, and each sort of call, by itself: the thread that first
+//! comes to its N-th call of a sort is the one that is disturbed, and with errors others follow.
+//! Only the calls that are named are looked at. (With `--seccomp-bpf` only those would stop the
+//! process, and strace 6.1 would inject no signal.)
 
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::daemon::tracer_of_all;
 use crate::world::{Device, program, run, wait_until};
 
 /// What happens at which calls.
@@ -26,6 +27,8 @@ pub struct Fault {
 /// A daemon in the foreground under strace.
 pub struct Traced {
     strace: Child,
+    /// The daemon, where it is not strace that started it.
+    daemon: Option<Child>,
 }
 
 /// Whether this machine lets us do so; else it is said why.
@@ -49,26 +52,44 @@ impl Traced {
     /// # Panics
     /// When neither comes about.
     pub fn mount(device: &Device, fault: &Fault) -> Self {
-        let Fault { calls, what, when } = fault;
-        let strace = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-            .arg(format!("trace={calls}"))
-            .arg("-e")
-            .arg(format!("inject={calls}:{what}:when={when}"))
-            .arg(program("rdrivefs"))
-            .args(["--quiet", "mount", "-f", device.dir_str()])
-            .env("RDRIVEFS_HOME", &device.home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("strace starts");
-        let mut traced = Self { strace };
+        Self::mount_with(device, std::slice::from_ref(fault), &[])
+    }
+
+    /// The same with several faults, and with these variables in the environment of the daemon.
+    ///
+    /// # Panics
+    /// As [`Traced::mount`].
+    pub fn mount_with(device: &Device, faults: &[Fault], variables: &[(&str, &str)]) -> Self {
+        let mut strace = strace(faults);
+        let strace = strace.arg(program("rdrivefs")).args(foreground(device));
+        let strace = strace.env("RDRIVEFS_HOME", &device.home).envs(variables.iter().copied());
+        let mut traced = Self { strace: silent(strace), daemon: None };
+        traced.serves(device);
+        traced
+    }
+
+    /// Mounts it undisturbed; from then on each thread's calls are counted and disturbed.
+    ///
+    /// # Panics
+    /// When the daemon does not serve, or cannot be traced.
+    pub fn attach(device: &Device, faults: &[Fault], variables: &[(&str, &str)]) -> Self {
+        let mut daemon = device.command(&foreground(device));
+        let daemon = silent(daemon.envs(variables.iter().copied()));
+        let pid = daemon.id();
+        // What stands for the tracer until there is one.
+        let mut traced = Self { strace: silent(&mut Command::new("true")), daemon: Some(daemon) };
+        traced.serves(device);
+        drop(traced.strace.wait());
+        traced.strace = silent(strace(faults).args(["-p", &pid.to_string()]));
+        wait_until("strace is attached", || traced.is_gone() || tracer_of_all(pid));
+        traced
+    }
+
+    fn serves(&mut self, device: &Device) {
         let socket = device.home.join("run/default/socket");
         wait_until("the daemon serves or is gone", || {
-            traced.is_gone() || UnixStream::connect(&socket).is_ok()
+            self.is_gone() || UnixStream::connect(&socket).is_ok()
         });
-        traced
     }
 
     /// Whether the daemon has ended.
@@ -76,7 +97,8 @@ impl Traced {
     /// # Panics
     /// When its process cannot be asked after.
     pub fn is_gone(&mut self) -> bool {
-        self.strace.try_wait().expect("a child can be waited for").is_some()
+        let process = self.daemon.as_mut().unwrap_or(&mut self.strace);
+        process.try_wait().expect("a child can be waited for").is_some()
     }
 
     /// Waits until it has ended by itself; whether it was killed.
@@ -91,6 +113,10 @@ impl Traced {
 
     /// Ends it as a loss of power would, unless it has ended.
     pub fn kill(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            drop(daemon.kill());
+            drop(daemon.wait());
+        }
         // Killing strace would let the daemon go on.
         let children = format!("/proc/{0}/task/{0}/children", self.strace.id());
         let children = std::fs::read_to_string(children).unwrap_or_default();
@@ -100,6 +126,26 @@ impl Traced {
         }
         drop(self.strace.wait());
     }
+}
+
+/// The tracer, before it is told whom to trace.
+fn strace(faults: &[Fault]) -> Command {
+    let mut strace = Command::new("strace");
+    let calls: Vec<_> = faults.iter().map(|fault| &*fault.calls).collect();
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={}", calls.join(",")));
+    for Fault { calls, what, when } in faults {
+        strace.arg("-e").arg(format!("inject={calls}:{what}:when={when}"));
+    }
+    strace
+}
+
+fn foreground(device: &Device) -> [&str; 4] {
+    ["--quiet", "mount", "-f", device.dir_str()]
+}
+
+fn silent(command: &mut Command) -> Child {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("it starts")
 }
 
 impl Drop for Traced {
