@@ -140,7 +140,8 @@ fn no_memory_from(a: &Device, work: &Work, counted: Counted, n: usize) -> Outcom
     };
     drop(traced);
     a.mount();
-    work.check(&format!("no memory from allocation {n} of a thread on, counted {counted:?}"));
+    let when = format!("no memory from allocation {n} of a thread on, counted {counted:?}");
+    work.check_handed_over(&when);
     // So that the next opening has something to replay.
     work.script(12);
     a.kill_daemon();
