@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{Device, run, wait_until};
+use crate::world::{Device, has_ended, run, state, wait_until};
 
 /// Where the kernel has the switches of FUSE mounts.
 const SWITCHES: &str = "/sys/fs/fuse/connections";
@@ -88,12 +88,6 @@ impl Drop for Bounded {
     }
 }
 
-/// The letter the system shows for a process: R, S, D, T, Z; none when there is none.
-pub fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
-}
-
 /// A process that is stopped until this value is dropped.
 pub struct Frozen(u32);
 
@@ -124,13 +118,13 @@ pub fn signal(pid: u32, signal: Signal) {
     let _gone = kill_process(pid, signal).is_err();
 }
 
-/// Kills at once and waits until the process is gone altogether.
+/// Kills at once and waits until the process has ended with all its threads.
 ///
 /// # Panics
 /// When it stays.
 pub fn kill_at_once(pid: u32) {
     signal(pid, Signal::KILL);
-    wait_until("the killed process is gone", || !Path::new(&format!("/proc/{pid}")).exists());
+    wait_until("the killed process is gone", || has_ended(pid));
 }
 
 /// The most memory a process has had, in bytes.

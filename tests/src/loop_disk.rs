@@ -6,9 +6,11 @@
 //! first.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fs::OFlags;
 
 use crate::compiled::compiled;
 use crate::world::{run, wait_until};
@@ -72,6 +74,12 @@ impl LoopDisk {
     pub fn replay(&self) {
         wait_until("nobody uses the disk", || {
             run(Command::new("umount").arg(&self.dir)).code == Some(0)
+        });
+        // A mount namespace that somebody else on this machine just made has it mounted as well,
+        // and what is mounted somewhere is mounted again as it is: stopped, and not replayed.
+        wait_until("no mount is left of the disk", || {
+            let alone = OFlags::EXCL.bits().cast_signed();
+            fs::File::options().read(true).custom_flags(alone).open(&self.device).is_ok()
         });
         self.mount().expect("it was mounted before");
     }

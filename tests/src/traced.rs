@@ -7,11 +7,10 @@
 
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::daemon::tracer_of_all;
-use crate::world::{Device, program, run, wait_until};
+use crate::world::{Device, has_ended, program, run, wait_until};
 
 /// What happens at which calls.
 #[derive(Debug, Clone)]
@@ -122,7 +121,8 @@ impl Traced {
         let children = std::fs::read_to_string(children).unwrap_or_default();
         for pid in children.split_whitespace() {
             drop(run(Command::new("kill").arg("-9").arg(pid)));
-            wait_until("the daemon is gone", || !Path::new(&format!("/proc/{pid}")).exists());
+            let pid = pid.parse().expect("it is a number");
+            wait_until("the daemon is gone", || has_ended(pid));
         }
         drop(self.strace.wait());
     }

@@ -240,7 +240,7 @@ impl Device {
     pub fn kill_daemon(&self) {
         let pid = self.daemon().expect("a daemon serves the mount");
         run(Command::new("kill").arg("-9").arg(pid.to_string()));
-        wait_until("the daemon is gone", || !Path::new(&format!("/proc/{pid}")).exists());
+        wait_until("the daemon is gone", || has_ended(pid));
     }
 
     /// Disk bytes of the local cache.
@@ -253,7 +253,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         if let Some(pid) = self.daemon() {
             drop(self.run(&["unmount", "--now", self.dir_str()]));
-            if Path::new(&format!("/proc/{pid}")).exists() {
+            if !has_ended(pid) {
                 drop(run(Command::new("kill").arg("-9").arg(pid.to_string())));
             }
         }
@@ -300,6 +300,22 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether a process has ended with all its threads, so that it holds nothing any more. Whoever
+/// inherited it may take a second or two to ask how, and nobody need wait for that.
+pub fn has_ended(pid: u32) -> bool {
+    let threads = |task: fs::ReadDir| task.count();
+    match state(pid) {
+        Some('Z' | 'X') => fs::read_dir(format!("/proc/{pid}/task")).map_or(0, threads) <= 1,
+        state => state.is_none(),
+    }
+}
+
+/// The letter the system shows for a process: R, S, D, T, Z; none when there is none.
+pub fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// Whether `diff -r` finds two trees equal, with links, modes of files and contents.

@@ -36,6 +36,7 @@ fn interrupted(times: usize, seed: u64) {
         a.mount();
         work.check(&when);
         assert!(work.promised() > 0, "there was load");
+        println!("{} interruptions", 3 * (n + 1));
     }
 }
 

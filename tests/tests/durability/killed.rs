@@ -75,6 +75,7 @@ fn r01_a_killed_daemon_loses_nothing_that_was_closed() {
 fn r01_ten_thousand_kills_lose_nothing_that_was_promised() {
     for seed in 0..100 {
         kills(100, 1_000 + seed);
+        println!("{} kills", 100 * (seed + 1));
     }
 }
 

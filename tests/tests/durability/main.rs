@@ -21,11 +21,10 @@ mod recorded;
 mod torn;
 mod versions;
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdrivefs_tests::world::{Device, Node, World, run};
+use rdrivefs_tests::world::{Device, Node, World, has_ended, run};
 
 /// Within this a drive is usable again after a crash.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -51,10 +50,9 @@ fn kill(pid: u32) {
 
 /// Waits until a process has ended: one that leaves in order may give open files twenty seconds.
 fn gone(pid: u32) {
-    let process = format!("/proc/{pid}");
     let looks = (0..6_000).find(|_| {
         std::thread::sleep(Duration::from_millis(20));
-        !Path::new(&process).exists()
+        has_ended(pid)
     });
     assert!(looks.is_some(), "process {pid} does not end");
 }

@@ -18,7 +18,7 @@ use rdrivefs_tests::daemon::Switch;
 use rdrivefs_tests::memory_limit::MemoryLimit;
 use rdrivefs_tests::traced::{Fault, Traced, can_trace};
 use rdrivefs_tests::work::Work;
-use rdrivefs_tests::world::{Device, run};
+use rdrivefs_tests::world::{Device, has_ended, run};
 
 use crate::{doctor_explains, founder, kill};
 
@@ -52,11 +52,10 @@ fn killed_for_memory(times: usize, seed: u64) {
     for n in 0..times {
         work.run(usize::MAX, || {
             sleep(Duration::from_millis(200 + 130 * (n as u64 % 4)));
-            let process = format!("/proc/{pid}");
             let killed = (0..SQUEEZES_MAX).any(|_| {
                 limit.squeeze();
                 sleep(Duration::from_millis(50));
-                !Path::new(&process).exists()
+                has_ended(pid)
             });
             if !killed {
                 println!("there was memory enough all the time; killed by hand");
@@ -65,8 +64,8 @@ fn killed_for_memory(times: usize, seed: u64) {
         });
         pid = mount();
         work.check(&format!("killed for memory {n}"));
+        println!("{} of {} were killed by the kernel", limit.kills(), n + 1);
     }
-    println!("{} of {times} were killed by the kernel", limit.kills());
     a.unmount();
     a.mount();
     a.ok(&["sync"]);

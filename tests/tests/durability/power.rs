@@ -69,6 +69,7 @@ fn r03_a_loss_of_power_takes_nothing_that_was_promised() {
 fn a_thousand_cuts(kind: &str) {
     for seed in 0..20 {
         cuts(kind, 50, 300 + seed);
+        println!("{kind}: {} losses of power", 50 * (seed + 1));
     }
 }
 

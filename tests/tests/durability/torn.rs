@@ -120,5 +120,6 @@ fn r04_torn_sectors_leave_a_prefix_of_the_whole_core() {
 fn r04_torn_sectors_after_any_call_leave_a_prefix_of_the_whole_core() {
     for seed in 0..100 {
         cut_after_calls(4_000 + seed, 600, 1);
+        println!("{} torn disks", 600 * (seed + 1));
     }
 }

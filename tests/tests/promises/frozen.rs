@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rdrivefs_tests::daemon::{Bounded, Frozen, Switch, kill_at_once, signal, state};
-use rdrivefs_tests::world::{Device, World, run, wait_until};
+use rdrivefs_tests::daemon::{Bounded, Frozen, Switch, kill_at_once, signal};
+use rdrivefs_tests::world::{Device, World, has_ended, run, state, wait_until};
 use rustix::process::Signal;
 
 use crate::{alone, holds, noise, text, user};
@@ -98,7 +98,7 @@ fn frozen_for(pause: Duration) {
     switch.press();
     all_gone(busy);
     drop(frozen);
-    wait_until("the daemon has ended", || state(pid).is_none());
+    wait_until("the daemon has ended", || has_ended(pid));
     a.mount();
     holds(&a.dir, "promised", &noise("promised", 200_000));
     holds(&a.dir, "after", b"the thaw");
@@ -137,7 +137,7 @@ fn killed_in_renames(rounds: u64) {
         for mut one in all {
             assert_eq!(one.ends_within(SOON), Some(1), "an error and no more");
         }
-        wait_until("the daemon is gone", || state(pid).is_none());
+        wait_until("the daemon is gone", || has_ended(pid));
         a.mount();
         holds(&a.dir, "promised", &noise("promised", 200_000));
         for n in 0..3 {
