@@ -52,6 +52,9 @@ fn sql(db: &Path, words: &str) -> String {
     said.out.trim().to_owned()
 }
 
+/// Rows that are to be written: more than any machine commits before the kill.
+const ROWS: usize = 20_000;
+
 fn databases_survive(rounds: usize) {
     if !is_there("sqlite3") {
         return;
@@ -63,17 +66,18 @@ fn databases_survive(rounds: usize) {
         let db = a.dir.join(format!("{mode}.db"));
         let made = format!("PRAGMA journal_mode={mode}; CREATE TABLE t(n INTEGER PRIMARY KEY, b);");
         assert_eq!(sql(&db, &made), mode);
-        let insert: String =
-            (0..400).map(|_| "INSERT INTO t(b) VALUES(randomblob(3000)) RETURNING n;\n").collect();
+        let insert = "INSERT INTO t(b) VALUES(randomblob(3000)) RETURNING n;\n".repeat(ROWS);
+        let words = world.path("words");
+        fs::write(&words, format!("PRAGMA synchronous=FULL;\n{insert}")).unwrap();
+        let read = format!(".read {}", text(&words));
         for round in 0..rounds {
-            let words = format!("PRAGMA synchronous=FULL;\n{insert}");
             // Each line is told at once, or the kill comes after the last.
             let mut sqlite = Command::new("stdbuf");
-            sqlite.args(["-oL", "sqlite3", "-bail", text(&db), &words]);
+            sqlite.args(["-oL", "sqlite3", "-bail", text(&db), &read]);
             let told = killed_under(&world, &a, &mut sqlite, 3 + round);
             a.mount();
             assert_eq!(sql(&db, "PRAGMA integrity_check;"), "ok", "{mode}, round {round}");
-            assert!(told.len() < 400, "{mode}, round {round}: it was killed in the midst");
+            assert!(told.len() < ROWS, "{mode}, round {round}: it was killed in the midst");
             // A row is returned before it is committed; the next one says that it was.
             if let Some(last) = told.iter().nth_back(1) {
                 let found = sql(&db, &format!("SELECT count(*) FROM t WHERE n={last};"));
