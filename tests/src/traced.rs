@@ -7,6 +7,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::daemon::tracer_of_all;
@@ -28,6 +29,8 @@ pub struct Traced {
     strace: Child,
     /// The daemon, where it is not strace that started it.
     daemon: Option<Child>,
+    /// The calls that were looked at, a line each.
+    log: PathBuf,
 }
 
 /// Whether this machine lets us do so; else it is said why.
@@ -59,10 +62,11 @@ impl Traced {
     /// # Panics
     /// As [`Traced::mount`].
     pub fn mount_with(device: &Device, faults: &[Fault], variables: &[(&str, &str)]) -> Self {
-        let mut strace = strace(faults);
+        let log = device.home.with_extension("calls");
+        let mut strace = strace(faults, &log);
         let strace = strace.arg(program("rdrivefs")).args(foreground(device));
         let strace = strace.env("RDRIVEFS_HOME", &device.home).envs(variables.iter().copied());
-        let mut traced = Self { strace: silent(strace), daemon: None };
+        let mut traced = Self { strace: silent(strace), daemon: None, log };
         traced.serves(device);
         traced
     }
@@ -75,11 +79,13 @@ impl Traced {
         let mut daemon = device.command(&foreground(device));
         let daemon = silent(daemon.envs(variables.iter().copied()));
         let pid = daemon.id();
+        let log = device.home.with_extension("calls");
         // What stands for the tracer until there is one.
-        let mut traced = Self { strace: silent(&mut Command::new("true")), daemon: Some(daemon) };
+        let first = silent(&mut Command::new("true"));
+        let mut traced = Self { strace: first, daemon: Some(daemon), log };
         traced.serves(device);
         drop(traced.strace.wait());
-        traced.strace = silent(strace(faults).args(["-p", &pid.to_string()]));
+        traced.strace = silent(strace(faults, &traced.log).args(["-p", &pid.to_string()]));
         wait_until("strace is attached", || traced.is_gone() || tracer_of_all(pid));
         traced
     }
@@ -110,6 +116,12 @@ impl Traced {
         self.strace.wait().expect("it has ended").signal() == Some(9)
     }
 
+    /// Whether a call was answered with an error; to be asked when it has ended.
+    pub fn failed_a_call(&self) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).contains("(INJECTED)")
+    }
+
     /// Ends it as a loss of power would, unless it has ended.
     pub fn kill(&mut self) {
         if let Some(daemon) = &mut self.daemon {
@@ -129,10 +141,11 @@ impl Traced {
 }
 
 /// The tracer, before it is told whom to trace.
-fn strace(faults: &[Fault]) -> Command {
+fn strace(faults: &[Fault], log: &Path) -> Command {
     let mut strace = Command::new("strace");
     let calls: Vec<_> = faults.iter().map(|fault| &*fault.calls).collect();
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={}", calls.join(",")));
+    strace.args(["-f", "-qq", "-o"]).arg(log);
+    strace.arg("-e").arg(format!("trace={}", calls.join(",")));
     for Fault { calls, what, when } in faults {
         strace.arg("-e").arg(format!("inject={calls}:{what}:when={when}"));
     }

@@ -302,6 +302,19 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a process that leaves in order has ended: it may have to seal 256 MiB before, on a
+/// disk that others use, and to give open files twenty seconds.
+///
+/// # Panics
+/// When it does not end.
+pub fn wait_for_end(pid: u32) {
+    let end = now() + COMMAND_MAX;
+    while !has_ended(pid) {
+        assert!(now() < end, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Whether a process has ended with all its threads, so that it holds nothing any more. Whoever
 /// inherited it may take a second or two to ask how, and nobody need wait for that.
 pub fn has_ended(pid: u32) -> bool {

@@ -24,7 +24,7 @@ mod versions;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdrivefs_tests::world::{Device, Node, World, has_ended, run};
+use rdrivefs_tests::world::{Device, Node, World, run, wait_for_end};
 
 /// Within this a drive is usable again after a crash.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -45,16 +45,7 @@ fn signal(pid: u32, name: &str) {
 /// Kills a process as a loss of power would.
 fn kill(pid: u32) {
     signal(pid, "KILL");
-    gone(pid);
-}
-
-/// Waits until a process has ended: one that leaves in order may give open files twenty seconds.
-fn gone(pid: u32) {
-    let looks = (0..6_000).find(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        has_ended(pid)
-    });
-    assert!(looks.is_some(), "process {pid} does not end");
+    wait_for_end(pid);
 }
 
 /// Mounts after a crash; how long it took until the folder was usable.

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rdrivefs_tests::work::Work;
-use rdrivefs_tests::world::Device;
+use rdrivefs_tests::world::{Device, wait_for_end};
 
-use crate::{founder, gone, signal};
+use crate::{founder, signal};
 
 /// Everything in a home's directory of that name, with its bytes.
 fn bytes_below(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
@@ -39,7 +39,7 @@ fn r09_a_signal_ends_the_daemon_with_everything_written() {
         let pid = a.daemon().unwrap();
         fs::write(a.dir.join(name), name.repeat(100_000)).unwrap();
         signal(pid, name);
-        gone(pid);
+        wait_for_end(pid);
         assert_eq!(fs::read_dir(&a.dir).unwrap().count(), 0, "{name}: nothing is mounted any more");
         a.mount();
         assert_eq!(fs::read_dir(&a.dir).unwrap().count(), n + 1);
@@ -59,7 +59,7 @@ fn r09_a_signal_at_work_takes_nothing_that_was_promised() {
         work.run(usize::MAX, || {
             std::thread::sleep(std::time::Duration::from_millis(400));
             signal(pid, name);
-            gone(pid);
+            wait_for_end(pid);
         });
         a.mount();
         work.check(name);

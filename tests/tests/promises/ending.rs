@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rdrivefs_tests::daemon::{Recorder, kill_at_once, signal, time};
-use rdrivefs_tests::world::{Device, World, has_ended, run, wait_until};
+use rdrivefs_tests::world::{Device, World, run, wait_for_end};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -36,7 +36,7 @@ fn unmounted_while_dirty(mib: usize) {
     let pid = a.daemon().unwrap();
     let said = run(Command::new("umount").arg(&a.dir));
     assert_eq!(said.code, Some(0), "{said:?}");
-    wait_until("the daemon has ended", || has_ended(pid));
+    wait_for_end(pid);
     a.mount();
     files.iter().for_each(|(name, bytes)| holds(&a.dir, name, bytes));
 }
