@@ -9,7 +9,6 @@
 //! program on its real disk that fails, at every allocation there is; which thread is first at
 //! work is chance.
 
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::sleep;
 use std::time::Duration;
