@@ -56,7 +56,7 @@ pub struct Recording {
     pub requests: Vec<Request>,
 }
 
-/// The image of a disk, to which requests are applied.
+/// The image of a disk, to which requests are applied; gone when it is dropped.
 pub struct Image(PathBuf);
 
 /// An image that is mounted.
@@ -197,9 +197,21 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if run(Command::new("umount").arg(&self.dir)).code != Some(0) {
+        // Threads of whoever used it may be about to go.
+        let gone = (0..500).any(|_| {
+            let gone = run(Command::new("umount").arg(&self.dir)).code == Some(0);
+            std::thread::sleep(std::time::Duration::from_millis(if gone { 0 } else { 20 }));
+            gone
+        });
+        if !gone {
             drop(run(Command::new("umount").arg("-l").arg(&self.dir)));
         }
     }

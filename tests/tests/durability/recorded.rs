@@ -350,7 +350,8 @@ impl Cuts<'_> {
     /// What is flushed is on `image`; of the `writes` behind that some are kept.
     fn between(&mut self, image: &Image, flushed: usize, writes: &[Request], most: usize) {
         for way in subsets(writes.len(), most, &mut self.rng) {
-            let cut = image.copy(&self.place.join("cut"));
+            // Each has a file of its own: what was mounted before it may still be going away.
+            let cut = image.copy(&self.place.join(format!("cut-{}", self.looked_at)));
             let kept = writes.iter().zip(&way).filter(|(_, kept)| **kept);
             for (n, (request, _)) in kept.enumerate() {
                 // Now and then the first of them is torn.
@@ -365,7 +366,7 @@ impl Cuts<'_> {
     }
 
     fn look(&mut self, cut: &Image, flushed: usize, when: &str) {
-        let mounted = cut.mount(&self.place.join("there"));
+        let mounted = cut.mount(&self.place.join(format!("there-{}", self.looked_at)));
         let mounted = mounted.unwrap_or_else(|e| panic!("{when}: {e}"));
         let found = found(&mounted.dir.join("home"), when);
         for ledger in self.ledgers {
