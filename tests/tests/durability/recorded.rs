@@ -354,9 +354,10 @@ impl Cuts<'_> {
             let cut = image.copy(&self.place.join(format!("cut-{}", self.looked_at)));
             let kept = writes.iter().zip(&way).filter(|(_, kept)| **kept);
             for (n, (request, _)) in kept.enumerate() {
-                // Now and then the first of them is torn.
+                // Now and then the first of them is torn, between blocks of the filesystem: within
+                // one it is ext4 that may not come back.
                 let torn = n == 0 && self.rng.below(4) == 0;
-                let len = if torn { 512 * self.rng.below(8) } else { u64::MAX };
+                let len = if torn { 4096 * self.rng.below(8) } else { u64::MAX };
                 self.recording.apply(*request, &cut, len);
             }
             let count = way.iter().filter(|kept| **kept).count();
