@@ -165,9 +165,9 @@ fn explain(error: &Error) -> (Exit, Option<&'static str>) {
         Error::IndexLost(_) => (
             Exit::Damaged,
             Some(
-                "put that file back from a copy; else move this drive's directories away, keep \
-                 them for what was not sent, and come back from the phrase and a node: \
-                 `rdrivefs init --recover FILE --remote URL`",
+                "`rdrivefs doctor --repair` puts another in its place; where it cannot, move this \
+                 drive's directories away, keep them for what was not sent, and come back from \
+                 the phrase and a node: `rdrivefs init --recover FILE --remote URL`",
             ),
         ),
         Error::Corrupt { .. } => {

@@ -35,11 +35,13 @@ mod doctor;
 mod found;
 mod jobs;
 mod kept;
+mod mend;
 mod parts;
 mod settle;
 mod tell;
 mod trust;
 mod usage;
 
+pub use mend::MendedIndex;
 pub use parts::Drive;
 pub use trust::Named;

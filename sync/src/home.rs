@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CONFIG/NAME/   rdrivefs.toml  keys  device.key      what makes the drive this device's
-//! STATE/NAME/    lock  index…  journal/               what must not be lost
+//! STATE/NAME/    lock  index…  spare/  journal/        what must not be lost
 //! CACHE/NAME/    layers                               what can be fetched again
 //! RUN/NAME/      socket                               what dies with the process
 //! ```
@@ -144,6 +144,11 @@ impl Home {
         self.state_dir().join("index")
     }
 
+    /// Where the spare of the index lies.
+    pub fn spare_dir(&self) -> PathBuf {
+        self.state_dir().join("spare")
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.run_dir().join("socket")
@@ -205,7 +210,7 @@ impl Home {
 }
 
 /// Makes a directory and those above it, its own mode 0700 whatever it was.
-fn make_directory(dir: &Path) -> Result<()> {
+pub(crate) fn make_directory(dir: &Path) -> Result<()> {
     let what = format!("making {}", dir.display());
     let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir);
     made.map_err(Error::io(&what))?;

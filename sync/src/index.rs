@@ -15,12 +15,15 @@ pub mod layers;
 pub mod ledger;
 pub mod logs;
 pub mod nodes;
-mod schema;
+mod whole;
 mod unsettled;
+mod schema;
+mod spare;
+mod wal;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::config::DbConfig;
@@ -30,10 +33,17 @@ use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Result};
 use crate::index::schema::{SCHEMA, VERSION};
+use crate::index::spare::Spare;
+use crate::index::wal::{frames, set_turn, write_back};
 use crate::seal::{self, Key};
+
+pub use crate::index::wal::with_ending;
 
 /// The name under which the largest Lamport time seen is kept.
 pub const LAMPORT: &str = "lamport";
+
+/// The name under which the journal's position is kept that the index stands at.
+pub const APPLIED: &str = "applied";
 
 const VERSION_KEY: &str = "version";
 const KEY_CHECK: &str = "key";
@@ -43,7 +53,7 @@ const PAGES_KIB: i64 = 16 << 10;
 
 /// A write-ahead log of SQLite of more pages than this, 16 MiB, is written back into the database
 /// at the next commit: it is read through by every lookup, and replayed at every start.
-const WAL_PAGES_MAX: i64 = 4 << 10;
+const WAL_PAGES_MAX: u64 = 4 << 10;
 
 /// Bytes of that log's file that are kept once they were written back.
 const WAL_BYTES_KEPT: i64 = 32 << 20;
@@ -54,10 +64,15 @@ const STATEMENTS: usize = 128;
 /// The tables of a drive on this device.
 pub struct Index {
     db: Mutex<Connection>,
+    path: PathBuf,
     /// SQLite's write-ahead log, which holds what was committed.
     wal: PathBuf,
+    /// Where it is copied to, if it is.
+    spare: Option<Spare>,
     /// The open transaction was lost.
     lost: AtomicBool,
+    /// Changes on the connection up to the last commit.
+    changes: AtomicU64,
     rows: Key,
     names: Key,
     env: Env,
@@ -100,9 +115,7 @@ impl Index {
             return Err(Error::IndexLost(path.display().to_string()));
         }
         prepare(&db).map_err(damaged)?;
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        let wal = PathBuf::from(wal);
+        let wal = with_ending(path, "-wal");
         // SQLite syncs neither name before it syncs the file itself for the first time.
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.unwrap_or_else(|| Path::new("."));
@@ -111,13 +124,18 @@ impl Index {
             .map_err(Error::io(format!("sync {}", dir.display())))?;
         let index = Self {
             db: Mutex::new(db),
+            path: path.to_owned(),
             wal,
+            spare: None,
             lost: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
             rows: Key::derive("rdrivefs v1 index rows", &[key.as_bytes()]),
             names: Key::derive("rdrivefs v1 index names", &[key.as_bytes()]),
             env,
         };
-        index.set_number(VERSION_KEY, VERSION)?;
+        if index.number(VERSION_KEY)?.is_none() {
+            index.set_number(VERSION_KEY, VERSION)?;
+        }
         // A hash under the key of names says whether the key is this index's before a row is read.
         let check = i64::from_le_bytes(index.name_hash(u64::MAX, b"")[..8].try_into().expect("8"));
         match index.number(KEY_CHECK)? {
@@ -159,6 +177,35 @@ impl Index {
         })
     }
 
+    /// Ends the transaction; what it makes of the index is told from any other state by its turn.
+    fn end(&self, db: &Connection) -> rusqlite::Result<()> {
+        let changes = db.total_changes();
+        if self.changes.swap(changes, Ordering::Relaxed) != changes {
+            set_turn(db, i64::from_le_bytes(self.env.random()))?;
+            self.changes.store(db.total_changes(), Ordering::Relaxed);
+        }
+        db.execute_batch("COMMIT")
+    }
+
+    /// Frames in SQLite's log that are in use.
+    fn count_frames(&self, db: &Connection) -> rusqlite::Result<u64> {
+        let (all, back) = frames(db)?;
+        if let Some(spare) = &self.spare {
+            spare.committed(if back == all { 0 } else { all });
+        }
+        Ok(all)
+    }
+
+    /// Writes SQLite's log back, no transaction being open, once the spare has all of it.
+    fn write_back(&self, db: &Connection, how: &str) -> rusqlite::Result<()> {
+        let Some(spare) = &self.spare else { return write_back(db, how) };
+        self.count_frames(db)?;
+        let held = spare.hold();
+        write_back(db, how)?;
+        held.written_back();
+        Ok(())
+    }
+
     fn gone(&self) -> Error {
         let lost = std::io::Error::other("a change failed, start again to replay the journal");
         Error::io(format!("the index {}", self.wal.display()))(lost)
@@ -172,10 +219,10 @@ impl Index {
     pub fn commit(&self) -> Result<()> {
         let db = self.lock();
         self.run(&db, |db| {
-            db.execute_batch("COMMIT")?;
+            self.end(db)?;
             // The file keeps its length: growing it anew would cost each sync a change of metadata.
-            let done = match wal_pages(db) {
-                Ok(pages) if pages > WAL_PAGES_MAX => write_back(db, "RESTART"),
+            let done = match self.count_frames(db) {
+                Ok(pages) if pages > WAL_PAGES_MAX => self.write_back(db, "RESTART"),
                 counted => counted.map(drop),
             };
             db.execute_batch("BEGIN IMMEDIATE").and(done)
@@ -191,7 +238,32 @@ impl Index {
         // `synchronous = FULL`. No lock is held, so nobody waits for the disk.
         File::open(&self.wal)
             .and_then(|wal| wal.sync_data())
-            .map_err(Error::io(format!("sync {}", self.wal.display())))
+            .map_err(Error::io(format!("sync {}", self.wal.display())))?;
+        self.spare.iter().for_each(Spare::carry);
+        Ok(())
+    }
+
+    /// Keeps a second copy of the index in `dir`, as of now the one that is there if it is this
+    /// index's.
+    ///
+    /// # Errors
+    /// Of the database; what is wrong with the copy is no error.
+    pub fn keep_spare(&mut self, dir: &Path) -> Result<()> {
+        let db = self.lock();
+        let opened = self.run(&db, |db| {
+            db.execute_batch("COMMIT")?;
+            let counted = frames(db);
+            db.execute_batch("BEGIN IMMEDIATE").and(counted)
+        });
+        let spare = Spare::open(dir, &self.path, &db, opened?.0)?;
+        drop(db);
+        self.spare = Some(spare);
+        Ok(())
+    }
+
+    /// Makes the second copy durable as far as this one is: after that the journal may go.
+    pub fn settle_spare(&self) {
+        self.spare.iter().for_each(Spare::settle);
     }
 
     /// Ends the transaction, makes everything durable and shortens SQLite's log: for those who are
@@ -202,8 +274,8 @@ impl Index {
     pub fn checkpoint(&self) -> Result<()> {
         let db = self.lock();
         self.run(&db, |db| {
-            db.execute_batch("COMMIT")?;
-            let done = write_back(db, "TRUNCATE");
+            self.end(db)?;
+            let done = self.write_back(db, "TRUNCATE");
             db.execute_batch("BEGIN IMMEDIATE").and(done)
         })
     }
@@ -262,8 +334,14 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
+        let db = self.lock();
         // What was not committed on purpose is in the journal still.
-        drop(self.lock().execute_batch("ROLLBACK"));
+        drop(db.execute_batch("ROLLBACK"));
+        // SQLite writes its log back when it is closed.
+        let left = frames(&db).is_ok_and(|(all, back)| back < all);
+        if self.spare.is_some() && left {
+            drop(self.write_back(&db, "TRUNCATE"));
+        }
     }
 }
 
@@ -302,15 +380,6 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(SCHEMA)
 }
 
-/// Pages in SQLite's log that are in use.
-fn wal_pages(db: &Connection) -> rusqlite::Result<i64> {
-    db.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))
-}
-
-fn write_back(db: &Connection, how: &str) -> rusqlite::Result<()> {
-    db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
-}
-
 fn place(table: &str, key: &[u8]) -> Vec<u8> {
     [b"rdrivefs/v1/index/", table.as_bytes(), b"/", key].concat()
 }
@@ -334,8 +403,8 @@ mod tests {
             assert!(wal() >= longest, "it keeps its length");
             longest = wal();
         }
-        let bound = (WAL_PAGES_MAX as u64 + 1_000) * 4_200;
-        assert!((WAL_PAGES_MAX as u64 * 4_096..bound).contains(&longest), "{longest} of {bound}");
+        let bound = (WAL_PAGES_MAX + 1_000) * 4_200;
+        assert!((WAL_PAGES_MAX * 4_096..bound).contains(&longest), "{longest} of {bound}");
         assert!(std::fs::metadata(&path).unwrap().len() > 30_000_000, "the rest is in its place");
         index.checkpoint().unwrap();
         assert_eq!(wal(), 0, "who is alone makes it short");

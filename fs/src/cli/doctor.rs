@@ -5,13 +5,15 @@
 mod around;
 
 use rdrivefs_sync::Error;
+use rdrivefs_sync::drive::{Drive, MendedIndex};
 use rdrivefs_sync::home::Home;
+use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::report::{Check, CheckState};
 use serde_json::{Value, json};
 
 use crate::cli::args::Common;
-use crate::cli::{ask, places, say};
-use crate::control::{self, Request};
+use crate::cli::{ask, bars, places, say, secrets};
+use crate::control::{self, Request, execute};
 use crate::failure::{Exit, Failure, Result};
 
 /// `doctor`
@@ -23,23 +25,97 @@ pub(super) fn doctor(common: &Common, repair: bool) -> Result<Exit> {
     let served = control::is_served(&home.socket());
     let mut checks = around::look(&home, repair, served);
     let request = Request::Doctor { repair };
-    let opened = match checks.iter().any(|check| check.name == "keys") {
-        true => Ok(json!({ "checks": [] })),
-        false => ask::ask(common, &home, request.clone()),
+    let failed = match checks.iter().any(|check| check.name == "keys") {
+        true => None,
+        false if served => {
+            settle(&home, &mut checks, ask::ask_daemon(common, &home, request.clone()))
+        }
+        false => look_inside(common, &home, repair, &mut checks),
     };
-    let failed = match opened {
+    let damaged = checks.iter().any(|check| check.state == CheckState::Damaged);
+    say::report(&request, &json!({ "checks": checks }), common);
+    Ok(match failed {
+        Some(code) if !damaged || code == Exit::Unreachable => code,
+        _ if damaged => Exit::Damaged,
+        _ => Exit::Done,
+    })
+}
+
+/// Opens the drive, and mends its index first if that is what is wrong.
+fn look_inside(
+    common: &Common,
+    home: &Home,
+    repair: bool,
+    checks: &mut Vec<Check>,
+) -> Option<Exit> {
+    let passphrase = match secrets::existing(home, common) {
+        Err(failure) => return settle(home, checks, Err(failure)),
+        Ok(passphrase) => passphrase,
+    };
+    let look = || {
+        ask::with_drive_opened_by(&passphrase, home, |drive| {
+            execute(drive, Request::Doctor { repair }, &bars::progress(common))
+        })
+    };
+    let found = look();
+    let Some((why, behind)) = index_damage(&found).filter(|_| repair) else {
+        return settle(home, checks, found);
+    };
+    let mended = secrets::with_unlock(&passphrase, |unlock| {
+        Ok(Drive::mend_index(home, unlock, &Env::real(), behind)?)
+    });
+    match mended {
+        Ok(mended) => {
+            checks.push(told(&why, &mended));
+            settle(home, checks, look())
+        }
+        // What was found at first says more than that it could not be mended.
+        Err(failure) if matches!(failure.code, Exit::Damaged | Exit::Refused) => {
+            settle(home, checks, found)
+        }
+        Err(failure) => settle(home, checks, Err(failure)),
+    }
+}
+
+/// What is wrong with the index, as far as another one would mend it; and whether it may only be
+/// older than the journal allows.
+fn index_damage(found: &Result<Value>) -> Option<(String, bool)> {
+    match found {
+        Err(failure) if failure.code == Exit::Damaged => {
+            let part = part(&failure.error);
+            let error = failure.error.clone();
+            matches!(part, "index" | "journal").then(|| (error, part == "journal"))
+        }
+        Err(_) => None,
+        Ok(report) => {
+            let bad = |check: &Check| {
+                check.state == CheckState::Damaged && matches!(&*check.name, "index" | "files")
+            };
+            of_report(report).into_iter().find(bad).map(|check| (check.detail, false))
+        }
+    }
+}
+
+fn told(why: &str, mended: &MendedIndex) -> Check {
+    let aside = mended.aside.as_ref().map_or(String::new(), |aside| {
+        format!("; what was left of it is set aside as {}", aside.display())
+    });
+    let detail = format!("{why}: made anew from its spare{aside}");
+    Check { name: "index".into(), state: CheckState::Mended, detail, mend: None }
+}
+
+/// Adds what was found; the code of what kept it from being found.
+fn settle(home: &Home, checks: &mut Vec<Check>, found: Result<Value>) -> Option<Exit> {
+    match found {
         Ok(report) => {
             checks.extend(of_report(&report));
             None
         }
         Err(failure) => {
-            checks.push(explain(&home, &failure));
+            checks.push(explain(home, &failure));
             Some(failure.code)
         }
-    };
-    let damaged = checks.iter().any(|check| check.state == CheckState::Damaged);
-    say::report(&request, &json!({ "checks": checks }), common);
-    Ok(if damaged { Exit::Damaged } else { failed.unwrap_or(Exit::Done) })
+    }
 }
 
 fn of_report(report: &Value) -> Vec<Check> {
@@ -85,8 +161,14 @@ fn way_back(home: &Home, part: &str) -> String {
         "journal" => "what was written since the last sync may be lost",
         _ => "what was not sent yet lies in the journal there",
     };
+    let first = match part {
+        "index" => {
+            "`rdrivefs doctor --repair` puts another in its place, if it can. If it cannot, "
+        }
+        _ => "",
+    };
     format!(
-        "first copy {} somewhere safe: {unsent}. If a backup of it is newer than the last change, \
+        "{first}first copy {} somewhere safe: {unsent}. If a backup of it is newer than the last change, \
          put it back. Else come back from the phrase and a remote, under another RDRIVEFS_HOME: \
          `rdrivefs init --recover FILE --remote URL`",
         state.display()

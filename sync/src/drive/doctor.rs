@@ -4,7 +4,7 @@
 //! goes only after a remote has proven to hold it, and a file in the cache that nobody knows only
 //! when it has lain there for long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How far ahead of this clock another device's commit may be dated.
 const AHEAD_MS_MAX: u64 = 3_600_000;
 
-const ANEW: &str = "what was sent can be had back on a new device: `rdrivefs init --recover`";
+const ANEW: &str = "unmount the drive if it is mounted; `rdrivefs doctor --repair` then puts another index \
+                    in its place";
+
+/// Files named in one line.
+const NAMES_MAX: usize = 100;
 
 /// What the walk over all files found.
 #[derive(Default)]
@@ -79,13 +83,8 @@ impl Drive {
     }
 
     fn check_index(&self) -> Check {
-        let told = self
-            .parts
-            .index
-            .with(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
-        match told {
-            Ok(told) if told == "ok" => fine("index", "its pages are whole"),
-            Ok(told) => damaged("index", told, ANEW),
+        match self.parts.index.check_whole() {
+            Ok(()) => fine("index", "its pages and rows are whole"),
             Err(e) => damaged("index", e.to_string(), ANEW),
         }
     }
@@ -156,7 +155,31 @@ impl Drive {
         if !strays.is_empty() {
             checks.push(mend_strays(&strays, repair));
         }
+        checks.extend(self.check_unsent());
         checks
+    }
+
+    /// Layers that are nowhere: not here, and never sent. What lay in them is lost.
+    fn check_unsent(&self) -> Option<Check> {
+        let gone = |number: &LayerNumber| {
+            let row = self.parts.index.layer(*number).ok()?;
+            let layer = LayerRef { id: row.id, len: row.len };
+            let nowhere = self.parts.index.holders(*number).is_ok_and(|all| all.is_empty())
+                && self.parts.cache.present(&layer).is_ok_and(|bytes| bytes < layer.len);
+            nowhere.then_some(*number)
+        };
+        let unpublished = self.parts.index.layers_unpublished(usize::MAX >> 1).ok()?;
+        let lost: BTreeSet<_> = unpublished.iter().filter_map(gone).collect();
+        let names = if lost.is_empty() { Vec::new() } else { self.names_in(&lost) };
+        let (first, more) = names.split_at(names.len().min(NAMES_MAX));
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        let what = format!(
+            "{} layers were not sent yet and are gone; they held {}{more}",
+            lost.len(),
+            first.join(", ")
+        );
+        (!names.is_empty()).then(|| damaged("cache", what, "write those files anew from a copy"))
     }
 
     /// Checks layers from a random one on; returns the bytes checked, what is wrong, and the files
@@ -231,19 +254,25 @@ impl Drive {
 
     /// The files a layer belongs to, in words.
     fn files_of(&self, layer: LayerNumber) -> String {
+        match self.names_in(&BTreeSet::from([layer])).as_slice() {
+            [] => "no file's".into(),
+            [one] => one.clone(),
+            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+        }
+    }
+
+    /// The files with bytes in some of these layers.
+    fn names_in(&self, layers: &BTreeSet<LayerNumber>) -> Vec<String> {
         let mut names = Vec::new();
         // What cannot be walked is told by another check.
         drop(walk(&self.parts.tree, &DrivePath(b"/".to_vec()), &mut |found| {
             let mut chunks = Chunks::new();
             chunks_of(&found.row, &mut chunks);
-            names.extend(chunks.contains_key(&layer).then(|| found.path.to_string()));
+            let within = chunks.keys().any(|layer| layers.contains(layer));
+            names.extend(within.then(|| found.path.to_string()));
             Ok(())
         }));
-        match names.as_slice() {
-            [] => "no file's".into(),
-            [one] => one.clone(),
-            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
-        }
+        names
     }
 
     fn check_remotes(&self) -> Vec<Check> {

@@ -235,7 +235,9 @@ fn assemble(
     runtime: &Runtime,
 ) -> Result<(Parts, Arc<Contents>)> {
     let local = &secrets.local;
-    let index = Arc::new(Index::reopen(&home.index_file(), local, env.clone())?);
+    let mut index = Index::reopen(&home.index_file(), local, env.clone())?;
+    index.keep_spare(&home.spare_dir())?;
+    let index = Arc::new(index);
     let cache = Arc::new(Cache::open(&home.cache_dir())?);
     let own = own_log(secrets);
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);

@@ -8,14 +8,14 @@ use rdrivefs_remote::env::Env;
 
 use crate::error::Result;
 use crate::id::{DeviceNumber, FileId, Ino};
-use crate::index::Index;
 use crate::index::nodes::{FILES, Marked};
+use crate::index::{APPLIED, Index};
 use crate::journal::{Journal, Position, Replay};
 use crate::record::Kind;
 use crate::seal::Key;
 use crate::tree::core::{Chunks, Tree, lock};
 use crate::tree::node::Row;
-use crate::tree::upkeep_state::{APPLIED, COUNTER, Upkeep};
+use crate::tree::upkeep_state::{COUNTER, Upkeep};
 
 impl Tree {
     /// Opens the tree of a drive: what the journal holds beyond the index is applied.

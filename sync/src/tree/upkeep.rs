@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::index::APPLIED;
 use crate::index::nodes::{FILES, Marked, Pending};
 use crate::journal::Position;
 use crate::tree::core::{Tree, lock};
 use crate::tree::node::Node;
-use crate::tree::upkeep_state::{APPLIED, COUNTER};
+use crate::tree::upkeep_state::COUNTER;
 use crate::tree::words::Statfs;
 
 /// How often the index is made durable so that the journal can be freed.
@@ -178,6 +179,7 @@ impl Tree {
             (lock(&self.upkeep).applied, self.live_segments())
         };
         self.index.make_durable()?;
+        self.index.settle_spare();
         // What the durable index knows to lie in the journal stays, overwritten since or not: the
         // record that says so may yet be lost. And nobody may be about to name what was staged.
         let retired = {

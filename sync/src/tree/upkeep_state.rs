@@ -4,8 +4,6 @@ use rdrivefs_remote::env::Instant;
 
 use crate::journal::Position;
 
-/// The journal's position that the index stands at.
-pub(super) const APPLIED: &str = "applied";
 /// The next number to draw.
 pub(super) const COUNTER: &str = "counter";
 

@@ -17,6 +17,7 @@ mod memory;
 mod node_full;
 mod one_writer;
 mod power;
+mod rebuilt;
 mod recorded;
 mod torn;
 mod versions;

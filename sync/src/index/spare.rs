@@ -1,0 +1,353 @@
+//! The spare: a second copy of the index, for the day on which the first is lost or damaged.
+//!
+//! What the index alone knows (keys of layers no commit names yet, what is still to be told, times,
+//! marks, numbers given out) can be had from nowhere else, and the journal is freed behind it. So
+//! before that, whatever was committed is carried over: SQLite's log is append-only between two
+//! times that it is written back, and its frames are appended to a log of the spare's. When the
+//! index begins its log anew, the spare's is written back too. So the spare is the index as of one
+//! of its commits, page for page.
+//!
+//! It may fail at any time without harm: then there is none until it is copied anew. One that does
+//! not follow any more is kept until there is a better one, which must be whole. On a disk with
+//! little room there is none: what it takes is worth more to those who write.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+use crate::home::DiskSpace;
+use crate::index::wal::{frames, turn, with_ending, write_back};
+
+/// With less than this free beside what it is to take there is no spare.
+const FREE_BYTES_MIN: u64 = 160 << 20;
+
+/// How many asks for one pass until a spare is tried again that could not be made.
+const TRIES_EVERY: u32 = 24;
+
+/// SQLite's log: the header, and the header of a frame before its page.
+const LOG_HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: u64 = 24;
+
+/// The head of a database, which says how often it changed in some ways.
+const HEAD_BYTES: usize = 100;
+
+const PAGE_BYTES: u64 = 4096;
+const STEP_BYTES: usize = 1 << 20;
+
+/// Carries the index over.
+pub(super) struct Spare {
+    dir: PathBuf,
+    /// The database. Held open: who closes any handle to it lets go of SQLite's locks on it.
+    base: File,
+    /// SQLite's log of it.
+    log: PathBuf,
+    /// The end of what was committed and not written back, in bytes of that log.
+    committed: AtomicU64,
+    /// Taken after the connection's lock, if both are; held while SQLite's log is written back.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The spare is the index as of an earlier commit; what came since is in SQLite's log.
+    follows: bool,
+    /// The header of the log that is being carried over.
+    header: [u8; LOG_HEADER_BYTES],
+    /// How far.
+    carried: u64,
+    file: Option<File>,
+    unsynced: bool,
+    /// Passes until it is tried again.
+    pause: u32,
+}
+
+impl Spare {
+    /// The spare in `dir` of the index in `path`, whose log ends at that frame.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub(super) fn open(dir: &Path, path: &Path, db: &Connection, frames: u64) -> Result<Self> {
+        let base = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
+        let spare = Self {
+            dir: dir.to_owned(),
+            base,
+            log: with_ending(path, "-wal"),
+            committed: AtomicU64::new(end_of(frames)),
+            state: Mutex::default(),
+        };
+        let found = spare.find(db);
+        *spare.lock() = found.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the spare of the index is not used");
+            State::default()
+        });
+        Ok(spare)
+    }
+
+    /// What was committed ends at that frame; none when all of it was written back.
+    pub(super) fn committed(&self, frames: u64) {
+        self.committed.store(end_of(frames), Ordering::Release);
+    }
+
+    /// Carries over what was committed; not durably yet.
+    pub(super) fn carry(&self) {
+        self.carried(&mut self.lock());
+    }
+
+    /// The same for who is about to write SQLite's log back: nothing is carried until that is done.
+    pub(super) fn hold(&self) -> Held<'_> {
+        let mut state = self.lock();
+        self.carried(&mut state);
+        Held { spare: self, _state: state }
+    }
+
+    /// Makes durable what was carried over, and makes a spare where there is none.
+    pub(super) fn settle(&self) {
+        let mut state = self.lock();
+        if !state.follows {
+            state.pause = state.pause.saturating_sub(1);
+            if state.pause > 0 {
+                return;
+            }
+            state.pause = TRIES_EVERY;
+            if let Err(error) = self.renew(&mut state) {
+                tracing::warn!(%error, "there is no spare of the index");
+                return;
+            }
+        }
+        self.carried(&mut state);
+        if std::mem::take(&mut state.unsynced) {
+            let synced = state.file.as_ref().map_or(Ok(()), File::sync_data);
+            synced.unwrap_or_else(|error| self.give_up(&mut state, &Error::io("sync it")(error)));
+        }
+    }
+
+    fn carried(&self, state: &mut State) {
+        if state.follows
+            && let Err(error) = self.try_carry(state)
+        {
+            self.give_up(state, &error);
+        }
+    }
+
+    /// The room it takes is of use to others at once.
+    fn give_up(&self, state: &mut State, error: &Error) {
+        tracing::warn!(%error, "the spare of the index is given up for now");
+        *state = State { pause: TRIES_EVERY, ..State::default() };
+        // In this order a log is never left beside a database that it does not belong to.
+        for path in [self.spare_log(), with_ending(&self.spare(), "-shm"), self.spare()] {
+            drop(fs::remove_file(path));
+        }
+    }
+
+    fn try_carry(&self, state: &mut State) -> Result<()> {
+        let end = self.committed.load(Ordering::Acquire);
+        if end == 0 {
+            return Ok(());
+        }
+        self.check_room(end.saturating_sub(state.carried))?;
+        let io = |what: &'static str| Error::io(what);
+        let log = File::open(&self.log).map_err(io("open the index's log"))?;
+        let mut header = [0; LOG_HEADER_BYTES];
+        log.read_exact_at(&mut header, 0).map_err(io("read the index's log"))?;
+        if header == state.header && state.file.is_some() {
+            let file = state.file.as_ref().expect("it was just seen");
+            copy(&log, file, state.carried..end)?;
+        } else {
+            self.fold(state)?;
+            // All of it at once: a part would be older than what was written back already, where
+            // the spare was made in the middle of this log.
+            let begun = with_ending(&self.spare_log(), "~");
+            let file = create(&begun)?;
+            copy(&log, &file, 0..end)?;
+            file.sync_data().map_err(io("sync the spare's log"))?;
+            fs::rename(&begun, self.spare_log()).map_err(io("name the spare's log"))?;
+            (state.header, state.file) = (header, Some(file));
+        }
+        (state.carried, state.unsynced) = (end, true);
+        Ok(())
+    }
+
+    /// Writes the spare's log back.
+    fn fold(&self, state: &mut State) -> Result<()> {
+        let carried = std::mem::take(&mut state.carried);
+        if state.file.take().is_none() {
+            return Ok(());
+        }
+        let db = Connection::open(self.spare())?;
+        let frames = frames(&db)?.0;
+        if end_of(frames) != carried {
+            return Err(Error::corrupt("the spare's log", "it ends too early"));
+        }
+        write_back(&db, "TRUNCATE")?;
+        Ok(())
+    }
+
+    /// Whether what lies there is this index as of an earlier commit.
+    fn find(&self, db: &Connection) -> Result<State> {
+        let mut state = State::default();
+        if !self.spare().exists() {
+            return Ok(state);
+        }
+        if let Some(found) = self.find_log()? {
+            return Ok(found);
+        }
+        // Its log belongs to one that was written back.
+        let spare = Connection::open(self.spare())?;
+        write_back(&spare, "TRUNCATE")?;
+        let same_turn = turn(&spare)? == turn(db)?;
+        drop(spare);
+        let io = |what: &'static str| Error::io(what);
+        let file = File::open(self.spare()).map_err(io("open the spare"))?;
+        let mut heads = [[0; HEAD_BYTES]; 2];
+        for (file, head) in [&file, &self.base].into_iter().zip(&mut heads) {
+            file.read_exact_at(head, 0).map_err(io("read the head of an index"))?;
+        }
+        let bytes = |file: &File| file.metadata().map(|meta| meta.len());
+        let same_length = bytes(&file).map_err(io("look at the spare"))?
+            == bytes(&self.base).map_err(io("look at the index"))?;
+        state.follows = same_turn && same_length && heads[0] == heads[1];
+        Ok(state)
+    }
+
+    /// Goes on with a log that is the beginning of the index's.
+    fn find_log(&self) -> Result<Option<State>> {
+        let io = |what: &'static str| Error::io(what);
+        let (Ok(log), Ok(file)) = (
+            File::open(&self.log),
+            OpenOptions::new().read(true).write(true).open(self.spare_log()),
+        ) else {
+            return Ok(None);
+        };
+        let mut headers = [[0; LOG_HEADER_BYTES]; 2];
+        for (file, header) in [&log, &file].into_iter().zip(&mut headers) {
+            if file.read_exact_at(header, 0).is_err() {
+                return Ok(None);
+            }
+        }
+        if headers[0] != headers[1] {
+            return Ok(None);
+        }
+        let len = file.metadata().map_err(io("look at the spare's log"))?.len();
+        let frame = FRAME_HEADER_BYTES + PAGE_BYTES;
+        let carried = end_of((len - LOG_HEADER_BYTES as u64) / frame);
+        let mut state = State { follows: true, header: headers[0], ..State::default() };
+        // A frame carries a checksum over all before it.
+        let last = carried.saturating_sub(frame);
+        let same = carried > 0 && carried <= self.committed.load(Ordering::Acquire) && {
+            let mut frames = vec![vec![0; frame as usize]; 2];
+            let read = [&log, &file].into_iter().zip(&mut frames);
+            read.map(|(file, bytes)| file.read_exact_at(bytes, last)).all(|read| read.is_ok())
+                && frames[0] == frames[1]
+        };
+        // Else the power went, and one of them has what the other lost.
+        if !same {
+            return Ok(Some(State::default()));
+        }
+        (state.carried, state.file) = (carried, Some(file));
+        Ok(Some(state))
+    }
+
+    /// Copies the index as it is. The caller keeps its log from being written back.
+    fn renew(&self, state: &mut State) -> Result<()> {
+        let io = |what: &'static str| Error::io(what);
+        let len = self.base.metadata().map_err(io("look at the index"))?.len();
+        let end = self.committed.load(Ordering::Acquire);
+        crate::home::make_directory(&self.dir)?;
+        self.check_room(2 * (len + end))?;
+        let new = with_ending(&self.spare(), ".new");
+        let new_log = with_ending(&new, "-wal");
+        for left in [&new_log, &with_ending(&new, "-shm")] {
+            crate::home::remove_file(left)?;
+        }
+        let file = create(&new)?;
+        copy(&self.base, &file, 0..len)?;
+        file.sync_data().map_err(io("sync the spare"))?;
+        drop(file);
+        if end > 0 {
+            let log = File::open(&self.log).map_err(io("open the index's log"))?;
+            copy(&log, &create(&new_log)?, 0..end)?;
+        }
+        let db = Connection::open(&new)?;
+        if end > 0 && end_of(frames(&db)?.0) != end {
+            return Err(Error::corrupt("the index", "its log ends too early"));
+        }
+        write_back(&db, "TRUNCATE")?;
+        let told: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if told != "ok" {
+            return Err(Error::corrupt("the index", told));
+        }
+        db.close().map_err(|(_, e)| e)?;
+        for old in [self.spare_log(), with_ending(&self.spare(), "-shm")] {
+            crate::home::remove_file(&old)?;
+        }
+        fs::rename(&new, self.spare()).map_err(io("name the spare"))?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io("sync the spare's name"))?;
+        *state = State { follows: true, ..State::default() };
+        Ok(())
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<()> {
+        match DiskSpace::under(&self.dir)?.free_bytes >= FREE_BYTES_MIN + bytes {
+            true => Ok(()),
+            false => Err(crate::error::Posix::NoSpace.into()),
+        }
+    }
+
+    fn spare(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    fn spare_log(&self) -> PathBuf {
+        self.dir.join("index-wal")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nothing is carried over while this lives.
+pub(super) struct Held<'a> {
+    spare: &'a Spare,
+    _state: MutexGuard<'a, State>,
+}
+
+impl Held<'_> {
+    /// SQLite's log was written back.
+    pub(super) fn written_back(self) {
+        self.spare.committed(0);
+    }
+}
+
+fn end_of(frames: u64) -> u64 {
+    match frames {
+        0 => 0,
+        n => LOG_HEADER_BYTES as u64 + n * (FRAME_HEADER_BYTES + PAGE_BYTES),
+    }
+}
+
+fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map_err(Error::io(format!("make {}", path.display())))
+}
+
+fn copy(from: &File, to: &File, range: std::ops::Range<u64>) -> Result<()> {
+    let mut bytes = vec![0; STEP_BYTES.min((range.end - range.start) as usize)];
+    let mut at = range.start;
+    while at < range.end {
+        let n = bytes.len().min((range.end - at) as usize);
+        from.read_exact_at(&mut bytes[..n], at)
+            .and_then(|()| to.write_all_at(&bytes[..n], at))
+            .map_err(Error::io("copy the index"))?;
+        at += n as u64;
+    }
+    Ok(())
+}
