@@ -32,16 +32,18 @@
 //! With a remote come `remote_add`, `sync`, `verify` and `evict`: see `examples/embed.rs`.
 
 mod doctor;
-mod found;
 mod jobs;
 mod kept;
 mod mend;
 mod parts;
+mod rebuild;
+mod found;
+mod known;
 mod settle;
 mod tell;
 mod trust;
 mod usage;
 
-pub use mend::MendedIndex;
+pub use mend::{MendedIndex, Origin};
 pub use parts::Drive;
 pub use trust::Named;

@@ -149,6 +149,11 @@ impl Home {
         self.state_dir().join("spare")
     }
 
+    /// What it takes to ask the remotes without an index.
+    pub fn remotes_file(&self) -> PathBuf {
+        self.spare_dir().join("remotes")
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.run_dir().join("socket")

@@ -34,19 +34,12 @@ use rdrivefs_remote::env::Env;
 use crate::error::{Error, Result};
 use crate::index::schema::{SCHEMA, VERSION};
 use crate::index::spare::Spare;
-use crate::index::wal::{frames, set_turn, write_back};
+use crate::index::wal::{KEY_CHECK, frames, set_turn, write_back};
 use crate::seal::{self, Key};
 
-pub use crate::index::wal::with_ending;
-
-/// The name under which the largest Lamport time seen is kept.
-pub const LAMPORT: &str = "lamport";
-
-/// The name under which the journal's position is kept that the index stands at.
-pub const APPLIED: &str = "applied";
+pub use crate::index::wal::{APPLIED, LAMPORT, with_ending};
 
 const VERSION_KEY: &str = "version";
-const KEY_CHECK: &str = "key";
 
 /// Pages SQLite keeps in memory, in KiB: enough for the inner nodes of millions of rows.
 const PAGES_KIB: i64 = 16 << 10;
@@ -111,6 +104,8 @@ impl Index {
             e => e.into(),
         };
         let db = Connection::open(path)?;
+        // Whoever is refused leaves everything as it is.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if !check_version(&db).map_err(damaged)?? && begun {
             return Err(Error::IndexLost(path.display().to_string()));
         }
@@ -181,6 +176,7 @@ impl Index {
     fn end(&self, db: &Connection) -> rusqlite::Result<()> {
         let changes = db.total_changes();
         if self.changes.swap(changes, Ordering::Relaxed) != changes {
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
             set_turn(db, i64::from_le_bytes(self.env.random()))?;
             self.changes.store(db.total_changes(), Ordering::Relaxed);
         }
@@ -200,6 +196,10 @@ impl Index {
     fn write_back(&self, db: &Connection, how: &str) -> rusqlite::Result<()> {
         let Some(spare) = &self.spare else { return write_back(db, how) };
         self.count_frames(db)?;
+        if let Err(error) = File::open(&self.wal).and_then(|wal| wal.sync_data()) {
+            tracing::warn!(%error, "the index's log was not synced, so it is not written back");
+            return Ok(());
+        }
         let held = spare.hold();
         write_back(db, how)?;
         held.written_back();
@@ -234,12 +234,15 @@ impl Index {
     /// # Errors
     /// Of the disk.
     pub fn make_durable(&self) -> Result<()> {
+        let mark = self.spare.as_ref().map(Spare::mark);
         // With a log that is synced the database is at every commit what it would be with
         // `synchronous = FULL`. No lock is held, so nobody waits for the disk.
         File::open(&self.wal)
             .and_then(|wal| wal.sync_data())
             .map_err(Error::io(format!("sync {}", self.wal.display())))?;
-        self.spare.iter().for_each(Spare::carry);
+        if let (Some(spare), Some(mark)) = (&self.spare, mark) {
+            spare.carry(mark);
+        }
         Ok(())
     }
 
@@ -339,7 +342,7 @@ impl Drop for Index {
         drop(db.execute_batch("ROLLBACK"));
         // SQLite writes its log back when it is closed.
         let left = frames(&db).is_ok_and(|(all, back)| back < all);
-        if self.spare.is_some() && left {
+        if self.spare.is_some() && left && self.changes.load(Ordering::Relaxed) > 0 {
             drop(self.write_back(&db, "TRUNCATE"));
         }
     }

@@ -5,14 +5,14 @@
 mod around;
 
 use rdrivefs_sync::Error;
-use rdrivefs_sync::drive::{Drive, MendedIndex};
+use rdrivefs_sync::drive::{Drive, MendedIndex, Origin};
 use rdrivefs_sync::home::Home;
 use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::report::{Check, CheckState};
 use serde_json::{Value, json};
 
 use crate::cli::args::Common;
-use crate::cli::{ask, bars, places, say, secrets};
+use crate::cli::{ask, bars, places, say, secrets, units};
 use crate::control::{self, Request, execute};
 use crate::failure::{Exit, Failure, Result};
 
@@ -62,18 +62,21 @@ fn look_inside(
         return settle(home, checks, found);
     };
     let mended = secrets::with_unlock(&passphrase, |unlock| {
-        Ok(Drive::mend_index(home, unlock, &Env::real(), behind)?)
+        Ok(Drive::mend_index(home, unlock, &Env::real(), behind, &bars::progress(common))?)
     });
     match mended {
         Ok(mended) => {
-            checks.push(told(&why, &mended));
+            checks.extend(told(&why, &mended));
             settle(home, checks, look())
         }
         // What was found at first says more than that it could not be mended.
         Err(failure) if matches!(failure.code, Exit::Damaged | Exit::Refused) => {
             settle(home, checks, found)
         }
-        Err(failure) => settle(home, checks, Err(failure)),
+        Err(failure) => {
+            settle(home, checks, found);
+            settle(home, checks, Err(failure))
+        }
     }
 }
 
@@ -96,12 +99,47 @@ fn index_damage(found: &Result<Value>) -> Option<(String, bool)> {
     }
 }
 
-fn told(why: &str, mended: &MendedIndex) -> Check {
+/// What was mended, and what could not be.
+fn told(why: &str, mended: &MendedIndex) -> Vec<Check> {
     let aside = mended.aside.as_ref().map_or(String::new(), |aside| {
         format!("; what was left of it is set aside as {}", aside.display())
     });
-    let detail = format!("{why}: made anew from its spare{aside}");
-    Check { name: "index".into(), state: CheckState::Mended, detail, mend: None }
+    let check = |name: &str, state, detail, mend: Option<&str>| Check {
+        name: name.into(),
+        state,
+        detail,
+        mend: mend.map(str::to_owned),
+    };
+    let Origin::Remotes { from, silent, refused, number, sent_ms, journal } = &mended.origin else {
+        let detail = format!("{why}: made anew from its spare{aside}");
+        return vec![check("index", CheckState::Mended, detail, None)];
+    };
+    let from = from.join(", ");
+    let detail = format!(
+        "{why}: made anew from what the remotes have ({from}), under the device number \
+         {number}{aside}"
+    );
+    let mut checks = vec![check("index", CheckState::Mended, detail, None)];
+    let since = match sent_ms {
+        Some(ms) => format!("after {}", units::local((*ms / 1_000).cast_signed())),
+        None => "here".into(),
+    };
+    let lost = format!(
+        "what was written {since} and was sent to none of them is not in it; its journal is set \
+         aside as {}",
+        journal.display()
+    );
+    let mend = "write it anew from a copy; keep what is set aside until you have it all";
+    checks.push(check("journal", CheckState::Damaged, lost, Some(mend)));
+    for silent in silent {
+        let mend = "what only that remote has comes with the next sync";
+        checks.push(check("remotes", CheckState::Warning, silent.clone(), Some(mend)));
+    }
+    if let Some(refused) = refused {
+        let mend = "see `rdrivefs log` and the other devices";
+        checks.push(check("drive", CheckState::Warning, refused.clone(), Some(mend)));
+    }
+    checks
 }
 
 /// Adds what was found; the code of what kept it from being found.

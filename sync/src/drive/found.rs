@@ -111,18 +111,18 @@ pub(super) fn recover(
 }
 
 /// A device that is about to join.
-struct Newcomer {
+pub(super) struct Newcomer {
     device: SecretKey,
     wrap: WrapSecret,
 }
 
 impl Newcomer {
-    fn new(env: &Env) -> Self {
+    pub(super) fn new(env: &Env) -> Self {
         let wrap = WrapSecret::from_seed(Key::random(env));
         Self { device: SecretKey::generate(env), wrap }
     }
 
-    fn log(&self) -> LogId {
+    pub(super) fn log(&self) -> LogId {
         let author = self.device.public();
         LogId { kind: LogKind::Commits, author, instance: FIRST_INSTANCE }
     }
@@ -131,7 +131,7 @@ impl Newcomer {
         Recipient { who: self.device.public(), key: self.wrap.public() }
     }
 
-    fn addition(
+    pub(super) fn addition(
         &self,
         membership: &Membership,
         signer: &SecretKey,
@@ -143,6 +143,12 @@ impl Newcomer {
         let change = Change::Add { device: self.device.public(), number, admin: true, wrap_key };
         let entry = membership.sign(signer, FIRST_INSTANCE, change)?;
         Ok((entry, DeviceNumber(number)))
+    }
+
+    /// What a device knows that goes on under this identity.
+    pub(super) fn instead_of(&self, old: &Secrets, number: DeviceNumber) -> Secrets {
+        let (device, wrap, instance) = (self.device.clone(), self.wrap.clone(), FIRST_INSTANCE);
+        Secrets { device, wrap, number, instance, ..old.clone() }
     }
 
     fn secrets(&self, root: &Root, number: DeviceNumber, epochs: Vec<Epoch>, env: &Env) -> Secrets {

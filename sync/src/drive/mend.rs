@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Result};
-use crate::home::{Home, remove_file};
+use crate::home::{Home, Lock, remove_file};
 use crate::index::{APPLIED, Index, with_ending};
 use crate::keybag::{Keybag, Secrets, Unlock};
+use crate::progress::Progress;
 
-use super::parts::Drive;
+use super::parts::{Drive, runtime};
+use super::rebuild::{self, Rebuilt};
 
 /// What belongs to a database, the database first: without it nobody takes the rest for one.
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
@@ -21,42 +23,125 @@ const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 pub struct MendedIndex {
     /// What is left of the damaged one, if anything was.
     pub aside: Option<PathBuf>,
+    /// Where the new one comes from.
+    pub origin: Origin,
+}
+
+/// Where an index was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Its spare: nothing is missing.
+    Spare,
+    /// The logs on remotes: nothing is missing that was sent.
+    Remotes {
+        /// Those that answered, by name.
+        from: Vec<String>,
+        /// Those that did not, with why.
+        silent: Vec<String>,
+        /// The first log that was refused, in words.
+        refused: Option<String>,
+        /// The number under which this device goes on.
+        number: u16,
+        /// When this device made the last commit that was found there.
+        sent_ms: Option<u64>,
+        /// Where the journal lies that nothing can be built on.
+        journal: PathBuf,
+    },
 }
 
 impl Drive {
     /// Puts another index in the place of one that is lost or damaged, while nobody has the drive
-    /// open: its spare, which stands where the index stood when it was last made durable; the journal
-    /// has what came since.
+    /// open: its spare, which stands where the index stood when it was last made durable, and the
+    /// journal has what came since. Where there is no whole spare either, one that is made of what
+    /// the remotes have; the journal cannot be applied to that, and is set aside.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Locked`]; [`Error::IndexLost`] when there is no spare either,
-    /// [`Error::Corrupt`] when it is damaged too; [`Error::Refused`] when it is no newer than an index
-    /// that must have gone back in time, since the journal before it is gone: `behind`. Nothing was
-    /// changed then.
+    /// [`Error::InUse`], [`Error::Locked`]; [`Error::IndexLost`] when there is nothing to make one
+    /// of; [`Error::NoRemote`] when no remote answers; [`Error::Refused`] when the spare is no newer
+    /// than an index that must have gone back in time, since the journal before it is gone:
+    /// `behind`. Nothing was changed then.
     pub fn mend_index(
         home: &Home,
         unlock: &Unlock<'_>,
         env: &Env,
         behind: bool,
+        progress: &Progress,
     ) -> Result<MendedIndex> {
-        let _lock = home.lock()?;
-        let keybag = Keybag::open(&home.keys_file(), unlock)?;
-        let secrets = keybag.secrets();
+        let lock = home.lock()?;
+        let mut keybag = Keybag::open(&home.keys_file(), unlock)?;
         let new = with_ending(&home.index_file(), ".new");
-        from_spare(home, &new, secrets, env)?;
+        match from_spare(home, &new, keybag.secrets(), env) {
+            Ok(()) => {}
+            Err(e) if e.is_corrupt() && !behind => {
+                let rebuilt = ask_remotes(home, &new, keybag.secrets(), env, progress)?;
+                keybag.update(env, |secrets| *secrets = rebuilt.secrets.clone())?;
+                return finish(home, unlock, env, lock, rebuilt, progress);
+            }
+            Err(e) => return Err(e),
+        }
         let stands = |path: &Path| {
-            let index = Index::reopen(path, &secrets.local, env.clone())?;
+            let index = Index::reopen(path, &keybag.secrets().local, env.clone())?;
             Ok::<_, Error>(index.number(APPLIED)?.unwrap_or(0))
         };
         if behind && stands(&new)? <= stands(&home.index_file())? {
             remove(&new)?;
             return Err(Error::Refused("the spare of the index is no newer".into()));
         }
-        let aside = set_aside(home, env)?;
-        fs::rename(&new, home.index_file()).map_err(Error::io("name the index"))?;
-        sync_dir(&home.state_dir())?;
-        Ok(MendedIndex { aside })
+        let aside = set_aside(&home.index_file(), env)?;
+        name(&new, home)?;
+        Ok(MendedIndex { aside, origin: Origin::Spare })
     }
+}
+
+fn ask_remotes(
+    home: &Home,
+    new: &Path,
+    old: &Secrets,
+    env: &Env,
+    progress: &Progress,
+) -> Result<Rebuilt> {
+    let runtime = runtime()?;
+    let rebuilt = rebuild::from_remotes(home, new, old, env, runtime.handle(), progress);
+    if rebuilt.is_err() {
+        remove(new)?;
+    }
+    rebuilt
+}
+
+/// Puts what the remotes gave in the place of what was here.
+fn finish(
+    home: &Home,
+    unlock: &Unlock<'_>,
+    env: &Env,
+    lock: Lock,
+    rebuilt: Rebuilt,
+    progress: &Progress,
+) -> Result<MendedIndex> {
+    let aside = set_aside(&home.index_file(), env)?;
+    set_aside(&home.spare_dir().join("index"), env)?;
+    let journal = other_name(&home.journal_dir(), env);
+    if home.journal_dir().exists() {
+        let what = "set the journal aside";
+        fs::rename(home.journal_dir(), &journal).map_err(Error::io(what))?;
+    }
+    name(&with_ending(&home.index_file(), ".new"), home)?;
+    let drive = Drive::open_locked(home, unlock, env.clone(), lock)?;
+    let applied = drive.parts.merger.apply_all(progress);
+    let refused = match applied {
+        Err(e) if e.is_refusal() => Some(e.to_string()),
+        applied => applied.map(|_| None)?,
+    };
+    let before = drive.devices()?.into_iter().find(|device| device.number == rebuilt.before.0);
+    let origin = Origin::Remotes {
+        from: rebuilt.from,
+        silent: rebuilt.silent,
+        refused: rebuilt.refused.or(refused),
+        number: rebuilt.secrets.number.0,
+        sent_ms: before.and_then(|device| device.head_ms),
+        journal,
+    };
+    drive.shutdown()?;
+    Ok(MendedIndex { aside, origin })
 }
 
 /// Makes an index of what lies in the spare, and opens all of it once.
@@ -92,21 +177,29 @@ fn remove(path: &Path) -> Result<()> {
     ENDINGS.iter().try_for_each(|ending| remove_file(&with_ending(path, ending)))
 }
 
-/// Gives what is left of the index another name.
-fn set_aside(home: &Home, env: &Env) -> Result<Option<PathBuf>> {
-    let index = home.index_file();
-    let seconds = env.wall_ms().0 / 1_000;
-    let aside = with_ending(&index, &format!(".damaged-{seconds}"));
+/// Gives what is left of a database another name.
+fn set_aside(index: &Path, env: &Env) -> Result<Option<PathBuf>> {
+    let dir = index.parent().expect("an index lies in a directory");
+    let aside = other_name(index, env);
     for ending in ENDINGS {
-        let from = with_ending(&index, ending);
+        let from = with_ending(index, ending);
         if from.exists() {
             let what = format!("set {} aside", from.display());
             fs::rename(&from, with_ending(&aside, ending)).map_err(Error::io(what))?;
+            // A log must never be left beside an index that it does not belong to.
+            sync_dir(dir)?;
         }
-        // A log must never be left beside an index that it does not belong to.
-        sync_dir(&home.state_dir())?;
     }
     Ok(ENDINGS.iter().any(|ending| with_ending(&aside, ending).exists()).then_some(aside))
+}
+
+fn other_name(path: &Path, env: &Env) -> PathBuf {
+    with_ending(path, &format!(".damaged-{}", env.wall_ms().0 / 1_000))
+}
+
+fn name(new: &Path, home: &Home) -> Result<()> {
+    fs::rename(new, home.index_file()).map_err(Error::io("name the index"))?;
+    sync_dir(&home.state_dir())
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {

@@ -34,6 +34,7 @@ use crate::tree::Tree;
 use crate::verify::Verifier;
 
 use super::found;
+use super::known::Known;
 
 /// Threads for links; sealing and the kernel's requests have their own.
 const RUNTIME_THREADS: usize = 2;
@@ -162,6 +163,7 @@ impl Drive {
         let remote = self.parts.remotes.add(name, url)?;
         self.parts.tree.flush()?;
         self.parts.tree.checkpoint()?;
+        self.keep_known();
         self.tell(Event::Remote(remote.number));
         Ok(remote)
     }
@@ -174,7 +176,14 @@ impl Drive {
         let remote = self.parts.remotes.named(name)?;
         self.parts.remotes.remove(name)?;
         self.tell(Event::Gone(remote.number));
-        self.parts.tree.flush()
+        self.parts.tree.flush()?;
+        self.keep_known();
+        Ok(())
+    }
+
+    fn keep_known(&self) {
+        let Parts { index, log, env, .. } = &*self.parts;
+        Known::keep(&self.home, self.secrets(), index, log, env);
     }
 
     pub(super) fn secrets(&self) -> &Secrets {
@@ -192,7 +201,12 @@ impl Drive {
         }
     }
 
-    fn open_locked(home: &Home, unlock: &Unlock<'_>, env: Env, lock: Lock) -> Result<Self> {
+    pub(super) fn open_locked(
+        home: &Home,
+        unlock: &Unlock<'_>,
+        env: Env,
+        lock: Lock,
+    ) -> Result<Self> {
         let config = home.config()?;
         let keybag = Keybag::open(&home.keys_file(), unlock)?;
         let runtime = runtime()?;
@@ -201,7 +215,7 @@ impl Drive {
         let parts = Arc::new(parts);
         let verifier = parts.verifier.clone();
         let evictor = parts.evictor.clone();
-        Ok(Self {
+        let drive = Self {
             home: home.clone(),
             config,
             keybag,
@@ -212,7 +226,9 @@ impl Drive {
             engine: Mutex::default(),
             runtime: Some(runtime),
             _lock: lock,
-        })
+        };
+        drive.keep_known();
+        Ok(drive)
     }
 }
 
@@ -393,7 +409,7 @@ fn lock(home: &Home) -> Result<Lock> {
     home.lock()
 }
 
-fn runtime() -> Result<Runtime> {
+pub(super) fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .thread_name("links")

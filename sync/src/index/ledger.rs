@@ -37,7 +37,7 @@ pub struct Damage {
 }
 
 /// A remote of this drive as the index keeps it; the row is sealed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteRow {
     /// The name a person gave it.
     pub name: String,

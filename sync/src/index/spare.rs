@@ -21,7 +21,9 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::home::DiskSpace;
-use crate::index::wal::{frames, turn, with_ending, write_back};
+use crate::index::wal::{
+    APPLIED, KEY_CHECK, LAMPORT, TURN, frames, number, with_ending, write_back,
+};
 
 /// With less than this free beside what it is to take there is no spare.
 const FREE_BYTES_MIN: u64 = 160 << 20;
@@ -48,6 +50,8 @@ pub(super) struct Spare {
     log: PathBuf,
     /// The end of what was committed and not written back, in bytes of that log.
     committed: AtomicU64,
+    /// How often that log was written back.
+    log_number: AtomicU64,
     /// Taken after the connection's lock, if both are; held while SQLite's log is written back.
     state: Mutex<State>,
 }
@@ -60,6 +64,8 @@ struct State {
     header: [u8; LOG_HEADER_BYTES],
     /// How far.
     carried: u64,
+    /// All of that log was carried over and written back in the index.
+    ended: bool,
     file: Option<File>,
     unsynced: bool,
     /// Passes until it is tried again.
@@ -70,7 +76,7 @@ impl Spare {
     /// The spare in `dir` of the index in `path`, whose log ends at that frame.
     ///
     /// # Errors
-    /// When the index cannot be read.
+    /// [`Error::Corrupt`] when the spare is newer; when the index cannot be read.
     pub(super) fn open(dir: &Path, path: &Path, db: &Connection, frames: u64) -> Result<Self> {
         let base = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
         let spare = Self {
@@ -78,13 +84,16 @@ impl Spare {
             base,
             log: with_ending(path, "-wal"),
             committed: AtomicU64::new(end_of(frames)),
+            log_number: AtomicU64::new(0),
             state: Mutex::default(),
         };
-        let found = spare.find(db);
-        *spare.lock() = found.unwrap_or_else(|error| {
+        let found = spare.find(db).unwrap_or_else(|error| {
             tracing::debug!(%error, "the spare of the index is not used");
-            State::default()
+            Some(State::default())
         });
+        let why = "its spare is newer, so it went back in time";
+        let what = || format!("the index {}", path.display());
+        *spare.lock() = found.ok_or_else(|| Error::corrupt(what(), why))?;
         Ok(spare)
     }
 
@@ -93,16 +102,29 @@ impl Spare {
         self.committed.store(end_of(frames), Ordering::Release);
     }
 
-    /// Carries over what was committed; not durably yet.
-    pub(super) fn carry(&self) {
-        self.carried(&mut self.lock());
+    /// Where what was committed until now ends.
+    pub(super) fn mark(&self) -> Mark {
+        // In this order, so that the end is never that of an earlier log.
+        let log_number = self.log_number.load(Ordering::Acquire);
+        Mark { log_number, end: self.committed.load(Ordering::Acquire) }
     }
 
-    /// The same for who is about to write SQLite's log back: nothing is carried until that is done.
+    /// Carries over what was committed up to there, and is durable; not durably yet. Must: the spare
+    /// is never ahead of what the index would be after a loss of power.
+    pub(super) fn carry(&self, mark: Mark) {
+        let mut state = self.lock();
+        // Else all of that log was carried over and written back meanwhile.
+        if mark.log_number == self.log_number.load(Ordering::Acquire) {
+            self.carried(&mut state, mark.end);
+        }
+    }
+
+    /// Carries over all of a log that is durable and about to be written back; nothing more is
+    /// carried until that is done.
     pub(super) fn hold(&self) -> Held<'_> {
         let mut state = self.lock();
-        self.carried(&mut state);
-        Held { spare: self, _state: state }
+        self.carried(&mut state, self.committed.load(Ordering::Acquire));
+        Held { spare: self, state }
     }
 
     /// Makes durable what was carried over, and makes a spare where there is none.
@@ -119,16 +141,17 @@ impl Spare {
                 return;
             }
         }
-        self.carried(&mut state);
         if std::mem::take(&mut state.unsynced) {
             let synced = state.file.as_ref().map_or(Ok(()), File::sync_data);
             synced.unwrap_or_else(|error| self.give_up(&mut state, &Error::io("sync it")(error)));
         }
     }
 
-    fn carried(&self, state: &mut State) {
+    fn carried(&self, state: &mut State, end: u64) {
         if state.follows
-            && let Err(error) = self.try_carry(state)
+            && end > 0
+            && (state.ended || end > state.carried)
+            && let Err(error) = self.try_carry(state, end)
         {
             self.give_up(state, &error);
         }
@@ -144,12 +167,8 @@ impl Spare {
         }
     }
 
-    fn try_carry(&self, state: &mut State) -> Result<()> {
-        let end = self.committed.load(Ordering::Acquire);
-        if end == 0 {
-            return Ok(());
-        }
-        self.check_room(end.saturating_sub(state.carried))?;
+    fn try_carry(&self, state: &mut State, end: u64) -> Result<()> {
+        self.check_room(end)?;
         let io = |what: &'static str| Error::io(what);
         let log = File::open(&self.log).map_err(io("open the index's log"))?;
         let mut header = [0; LOG_HEADER_BYTES];
@@ -165,8 +184,10 @@ impl Spare {
             let file = create(&begun)?;
             copy(&log, &file, 0..end)?;
             file.sync_data().map_err(io("sync the spare's log"))?;
-            fs::rename(&begun, self.spare_log()).map_err(io("name the spare's log"))?;
-            (state.header, state.file) = (header, Some(file));
+            fs::rename(&begun, self.spare_log())
+                .and_then(|()| File::open(&self.dir)?.sync_all())
+                .map_err(io("name the spare's log"))?;
+            (state.header, state.file, state.ended) = (header, Some(file), false);
         }
         (state.carried, state.unsynced) = (end, true);
         Ok(())
@@ -187,19 +208,27 @@ impl Spare {
         Ok(())
     }
 
-    /// Whether what lies there is this index as of an earlier commit.
-    fn find(&self, db: &Connection) -> Result<State> {
+    /// Whether what lies there is this index as of an earlier commit; none when it is newer.
+    fn find(&self, db: &Connection) -> Result<Option<State>> {
         let mut state = State::default();
         if !self.spare().exists() {
-            return Ok(state);
+            return Ok(Some(state));
         }
         if let Some(found) = self.find_log()? {
-            return Ok(found);
+            return Ok(Some(found));
         }
         // Its log belongs to one that was written back.
         let spare = Connection::open(self.spare())?;
         write_back(&spare, "TRUNCATE")?;
-        let same_turn = turn(&spare)? == turn(db)?;
+        if number(&spare, KEY_CHECK)? != number(db, KEY_CHECK)? {
+            return Ok(Some(state));
+        }
+        let same_turn = number(&spare, TURN)? == number(db, TURN)?;
+        for counted in [APPLIED, LAMPORT] {
+            if number(&spare, counted)? > number(db, counted)? {
+                return Ok(None);
+            }
+        }
         drop(spare);
         let io = |what: &'static str| Error::io(what);
         let file = File::open(self.spare()).map_err(io("open the spare"))?;
@@ -211,7 +240,7 @@ impl Spare {
         let same_length = bytes(&file).map_err(io("look at the spare"))?
             == bytes(&self.base).map_err(io("look at the index"))?;
         state.follows = same_turn && same_length && heads[0] == heads[1];
-        Ok(state)
+        Ok(Some(state))
     }
 
     /// Goes on with a log that is the beginning of the index's.
@@ -244,9 +273,9 @@ impl Spare {
             read.map(|(file, bytes)| file.read_exact_at(bytes, last)).all(|read| read.is_ok())
                 && frames[0] == frames[1]
         };
-        // Else the power went, and one of them has what the other lost.
+        // Else one of them has what the other lost.
         if !same {
-            return Ok(Some(State::default()));
+            return Ok(None);
         }
         (state.carried, state.file) = (carried, Some(file));
         Ok(Some(state))
@@ -270,6 +299,7 @@ impl Spare {
         drop(file);
         if end > 0 {
             let log = File::open(&self.log).map_err(io("open the index's log"))?;
+            log.sync_data().map_err(io("sync the index's log"))?;
             copy(&log, &create(&new_log)?, 0..end)?;
         }
         let db = Connection::open(&new)?;
@@ -313,16 +343,26 @@ impl Spare {
     }
 }
 
+/// A place in SQLite's log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    /// How often the log was written back before.
+    log_number: u64,
+    end: u64,
+}
+
 /// Nothing is carried over while this lives.
 pub(super) struct Held<'a> {
     spare: &'a Spare,
-    _state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, State>,
 }
 
 impl Held<'_> {
     /// SQLite's log was written back.
-    pub(super) fn written_back(self) {
+    pub(super) fn written_back(mut self) {
+        self.state.ended = true;
         self.spare.committed(0);
+        self.spare.log_number.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -350,4 +390,149 @@ fn copy(from: &File, to: &File, range: std::ops::Range<u64>) -> Result<()> {
         at += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use rdrivefs_remote::env::Env;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::id::Ino;
+    use crate::index::Index;
+    use crate::seal::Key;
+
+    fn open(dir: &TempDir) -> Index {
+        let path = dir.path().join("index");
+        let mut index = Index::open(&path, &Key::from([7; 32]), Env::real()).unwrap();
+        index.keep_spare(&dir.path().join("spare")).unwrap();
+        index
+    }
+
+    fn follows(index: &Index) -> bool {
+        index.spare.as_ref().unwrap().lock().follows
+    }
+
+    /// All files as a kill of the process would leave them.
+    fn killed(dir: &TempDir) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join("spare")).unwrap();
+        for name in ["index", "index-wal", "spare/index", "spare/index-wal"] {
+            let from = dir.path().join(name);
+            if from.exists() {
+                fs::copy(from, copy.path().join(name)).unwrap();
+            }
+        }
+        copy
+    }
+
+    /// What an index holds.
+    fn content(path: &Path) -> (Option<i64>, Vec<u8>) {
+        let db = Connection::open(path).unwrap();
+        let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+        let mut hasher = blake3::Hasher::new();
+        let mut query = db.prepare("SELECT ino, row FROM node ORDER BY ino").unwrap();
+        let mut rows = query.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            hasher.update(&row.get::<_, i64>(0).unwrap().to_le_bytes());
+            hasher.update(&row.get::<_, Vec<u8>>(1).unwrap());
+        }
+        (number(&db, TURN).unwrap(), hasher.finalize().as_bytes().to_vec())
+    }
+
+    fn assert_same(dir: &TempDir, when: &str) {
+        let copy = killed(dir);
+        let [index, spare] = ["index", "spare/index"].map(|name| content(&copy.path().join(name)));
+        assert!(index == spare, "{when}: the spare is the index");
+    }
+
+    fn write(index: &Index, round: u64) {
+        for n in 0..10 {
+            let row = vec![u8::try_from(round).unwrap(); 100_000];
+            index.set_node(Ino((round % 30 * 10 + n) << 8), &row).unwrap();
+        }
+        index.commit().unwrap();
+    }
+
+    #[test]
+    fn a_spare_is_the_index_however_its_log_is_written_back_and_it_ends() {
+        let mut dir = tempfile::tempdir().unwrap();
+        let mut index = open(&dir);
+        write(&index, 0);
+        index.settle_spare();
+        assert_same(&dir, "just made");
+        let made = |dir: &TempDir| fs::metadata(dir.path().join("spare/index")).unwrap().ino();
+        let mut first = made(&dir);
+        for round in 1..75 {
+            write(&index, round);
+            // Sometimes nothing is carried over between two times that the log is written back.
+            if !(40..60).contains(&round) {
+                index.make_durable().unwrap();
+                assert_same(&dir, &format!("round {round}"));
+            }
+            if round % 9 == 4 {
+                index.settle_spare();
+            }
+            if round % 11 == 7 {
+                let copy = killed(&dir);
+                drop(index);
+                (dir, first) = (copy, 0);
+                index = open(&dir);
+                assert!(follows(&index), "killed in round {round}");
+                first = first.max(made(&dir));
+            } else if round % 11 == 2 {
+                drop(index);
+                index = open(&dir);
+                assert!(follows(&index), "closed in round {round}");
+            }
+            assert_eq!(made(&dir), first, "it is not copied anew");
+        }
+    }
+
+    #[test]
+    fn an_index_that_went_back_in_time_is_told_by_its_spare_and_leaves_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(&dir);
+        let stand = |index: &Index, at: i64| {
+            index.set_number(APPLIED, at).unwrap();
+            write(index, at.cast_unsigned());
+        };
+        stand(&index, 1);
+        index.checkpoint().unwrap();
+        index.settle_spare();
+        stand(&index, 2);
+        index.make_durable().unwrap();
+        let copy = killed(&dir);
+        let newest = content(&copy.path().join("spare/index"));
+        let copy = killed(&dir);
+        fs::remove_file(copy.path().join("index-wal")).unwrap();
+        let path = copy.path().join("index");
+        let mut index = Index::open(&path, &Key::from([7; 32]), Env::real()).unwrap();
+        let told = index.keep_spare(&copy.path().join("spare")).unwrap_err();
+        assert!(told.is_corrupt(), "{told}");
+        drop(index);
+        assert!(content(&copy.path().join("spare/index")) == newest);
+    }
+
+    #[test]
+    fn a_spare_of_something_else_is_replaced_by_one_of_this_index() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let index = open(&other);
+        (0..3).for_each(|round| write(&index, round));
+        index.settle_spare();
+        drop(index);
+        drop(open(&dir));
+        fs::create_dir(dir.path().join("spare")).unwrap();
+        fs::copy(other.path().join("spare/index"), dir.path().join("spare/index")).unwrap();
+        let index = open(&dir);
+        assert!(!follows(&index));
+        write(&index, 9);
+        index.make_durable().unwrap();
+        index.settle_spare();
+        assert!(follows(&index));
+        assert_same(&dir, "made anew");
+    }
 }

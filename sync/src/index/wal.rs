@@ -1,4 +1,5 @@
-//! SQLite's write-ahead log: how long it is, and writing it back into the database.
+//! The database as such: numbers kept by name, and SQLite's write-ahead log, how long it is and
+//! how it is written back.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,16 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 /// The name of a random number that every commit draws anew: databases with the same number are the
 /// same.
-const TURN: &str = "turn";
+pub(super) const TURN: &str = "turn";
+
+/// The name under which the journal's position is kept that the index stands at.
+pub const APPLIED: &str = "applied";
+
+/// The name under which the largest Lamport time seen is kept.
+pub const LAMPORT: &str = "lamport";
+
+/// The name under which is kept what tells the index's key.
+pub(super) const KEY_CHECK: &str = "key";
 
 /// Frames in SQLite's log, and how many of them were written back.
 pub(super) fn frames(db: &Connection) -> rusqlite::Result<(u64, u64)> {
@@ -16,10 +26,10 @@ pub(super) fn frames(db: &Connection) -> rusqlite::Result<(u64, u64)> {
     })
 }
 
-/// What the last commit drew.
-pub(super) fn turn(db: &Connection) -> rusqlite::Result<i64> {
-    let turn = "SELECT value FROM meta WHERE key = ?";
-    Ok(db.query_row(turn, [TURN], |row| row.get(0)).optional()?.unwrap_or(0))
+/// A number that is kept by name.
+pub(super) fn number(db: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    let number = "SELECT value FROM meta WHERE key = ?";
+    db.query_row(number, [name], |row| row.get(0)).optional()
 }
 
 /// Gives the state that is about to be committed a name of its own.

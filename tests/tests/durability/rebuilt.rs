@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rdrivefs_tests::portrait::{Portrait, assert_same, exact};
+use rdrivefs_tests::portrait::{Portrait, assert_same, exact, told};
 use rdrivefs_tests::world::{Device, Node, World, run, wait_until};
 
 use crate::founder;
@@ -75,12 +75,8 @@ fn left_dirty() -> (World, Node, Device, Portrait) {
     fs::write(a.dir.join("sealed"), noise("sealed", 700_000)).unwrap();
     fs::write(a.dir.join("tiny"), b"in its row").unwrap();
     wait_until("all is sealed", || a.json(&["status"])["pending"]["dirty_bytes"] == 0);
-    wait_until("the journal is freed", || {
-        let journal = a.home.join("state/default/journal");
-        fs::read_dir(journal)
-            .unwrap()
-            .all(|entry| !entry.unwrap().file_name().to_string_lossy().starts_with("data-"))
-    });
+    a.ok(&["unmount", "--now", a.dir_str()]);
+    a.mount();
     change(&a);
     let before = exact(&a.dir);
     a.kill_daemon();
@@ -116,7 +112,13 @@ fn r10_a_lost_index_is_made_anew_in_place_to_the_last_attribute() {
     let shorten = |len: u64| {
         fs::File::options().write(true).open(&index).unwrap().set_len(len).unwrap();
     };
-    let harms: [(&str, &dyn Fn()); 6] = [
+    let turn_in_log = || {
+        let mut bytes = fs::read(&log).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&log, bytes).unwrap();
+    };
+    let harms: [(&str, &dyn Fn()); 7] = [
         ("deleted", &|| fs::remove_file(&index).unwrap()),
         ("deleted with its log", &|| {
             fs::remove_file(&index).unwrap();
@@ -129,6 +131,7 @@ fn r10_a_lost_index_is_made_anew_in_place_to_the_last_attribute() {
         }),
         ("garbage", &|| fs::write(&index, vec![0x5a; 40_000]).unwrap()),
         ("its log deleted", &|| fs::remove_file(&log).unwrap()),
+        ("a bit of its log turned", &turn_in_log),
     ];
     for (when, harm) in harms {
         harm();
@@ -225,7 +228,7 @@ fn r10_of_a_deleted_cache_what_was_not_sent_is_named() {
         fs::write(a.dir.join(name), noise(name, 600_000)).unwrap();
     }
     wait_until("all is sealed", || a.json(&["status"])["pending"]["dirty_bytes"] == 0);
-    a.unmount();
+    a.ok(&["unmount", "--now", a.dir_str()]);
     fs::remove_dir_all(a.home.join("cache")).unwrap();
     node.kill_and_restart();
     let said = a.run(&["doctor", "--repair"]);
@@ -238,4 +241,64 @@ fn r10_of_a_deleted_cache_what_was_not_sent_is_named() {
         assert!(fs::read(&path).unwrap() == noise(&format!("f{n}"), n * 90_000), "{path:?}");
     }
     assert!(fs::read(a.dir.join("lost")).is_err());
+}
+
+/// Every file below, with its bytes.
+fn bytes_below(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let (mut all, mut left) = (std::collections::BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(path) = left.pop() {
+        match path.is_dir() {
+            true => left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path())),
+            false => drop(all.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    all
+}
+
+/// The index and its spare are gone: what was sent comes back in place, under a new number; what was
+/// not is said to be missing. Without an answer of a remote nothing is changed.
+#[test]
+fn r10_without_index_and_spare_the_remotes_bring_back_what_was_sent() {
+    let (world, mut node, a) = founder();
+    a.mount();
+    furnish(&a);
+    a.ok(&["sync"]);
+    let before = told(&a.dir);
+    node.kill();
+    fs::write(a.dir.join("unsent"), b"not sent").unwrap();
+    fs::File::open(a.dir.join("unsent")).unwrap().sync_all().unwrap();
+    a.kill_daemon();
+    let state = a.home.join("state/default");
+    for name in ["index", "index-wal", "spare/index", "spare/index-wal"] {
+        drop(fs::remove_file(state.join(name)));
+    }
+    let homes = [a.home.join("state"), a.home.join("config"), a.home.join("cache")];
+    let was = homes.each_ref().map(|dir| bytes_below(dir));
+    let said = a.run(&["doctor", "--repair"]);
+    assert_eq!(said.code, Some(4), "{said:?}");
+    assert!(homes.each_ref().map(|dir| bytes_below(dir)) == was, "nothing was changed");
+    node.kill_and_restart();
+    let said = a.run(&["doctor", "--repair"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.out.contains("made anew from what the remotes have (home)"), "{said:?}");
+    assert!(said.out.contains("was sent to none of them"), "{said:?}");
+    let journal = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut journal = journal.filter(|name| name.to_string_lossy().starts_with("journal.damaged-"));
+    assert!(journal.next().is_some(), "the journal is set aside");
+    a.mount();
+    assert_same(&before, &told(&a.dir), "what was sent");
+    // It goes on, and another device sees both lives of it as one.
+    fs::write(a.dir.join("after"), noise("after", 200_000)).unwrap();
+    fs::remove_file(a.dir.join("deep/er/f9")).unwrap();
+    a.ok(&["sync"]);
+    a.ok(&["verify", "--all"]);
+    let now = told(&a.dir);
+    let b = world.device("b");
+    let phrase = world.path("phrase");
+    let phrase = phrase.to_str().unwrap();
+    b.ok(&["init", "--no-passphrase", "--recover", phrase, "--remote", &node.url]);
+    b.mount();
+    assert_same(&now, &told(&b.dir), "another device");
+    let said = a.run(&["doctor"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rdrivefs_sync::home::Home;
+use rdrivefs_sync::index::with_ending;
 use rdrivefs_sync::keybag::Keybag;
 use rdrivefs_sync::report::{Check, CheckState};
 
@@ -169,6 +170,9 @@ fn left_overs(home: &Home, repair: bool) -> Option<Check> {
     let _lock = home.lock().ok()?;
     let config = home.config_dir();
     let mut left: Vec<PathBuf> = ["keys~", "device.key~"].map(|name| config.join(name)).into();
+    let (index, spare) = (home.index_file(), home.spare_dir().join("index"));
+    let endings = [".new", ".new-wal", ".new-shm", "-wal~"];
+    left.extend([index, spare].iter().flat_map(|of| endings.map(|end| with_ending(of, end))));
     left.retain(|path| path.exists());
     for folder in fs::read_dir(home.cache_dir()).into_iter().flatten().flatten() {
         let files = fs::read_dir(folder.path()).into_iter().flatten().flatten();
