@@ -11,6 +11,7 @@ mod calls;
 mod doctor;
 mod errors;
 mod full;
+mod golden;
 mod index;
 mod killed;
 mod memory;
