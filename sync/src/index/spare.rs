@@ -487,7 +487,7 @@ mod tests {
             } else if round % 11 == 2 {
                 drop(index);
                 index = open(&dir);
-                assert!(follows(&index), "closed in round {round}");
+                assert!(follows(&index) || carried_late, "closed in round {round}");
             }
             if carried_late {
                 first = made(&dir);
