@@ -92,7 +92,7 @@ fn r02_a_daemon_killed_at_a_system_call_leaves_a_prefix() {
 }
 
 #[test]
-#[ignore = "long: every call of a script of 300 steps, an hour"]
+#[ignore = "long: every call of a script of 300 steps, minutes"]
 fn r02_a_daemon_killed_at_any_system_call_leaves_a_prefix() {
     if !can_trace() {
         return;

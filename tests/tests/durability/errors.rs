@@ -78,7 +78,7 @@ fn r06_an_error_of_the_disk_is_heard_and_takes_nothing_that_was_promised() {
 }
 
 #[test]
-#[ignore = "long: an error at each of many calls, an hour"]
+#[ignore = "long: an error at each call, ten minutes"]
 fn r06_an_error_at_any_call_takes_nothing_that_was_promised() {
     if !can_trace() {
         return;

@@ -71,7 +71,7 @@ fn r01_a_killed_daemon_loses_nothing_that_was_closed() {
 }
 
 #[test]
-#[ignore = "long: 10,000 kills, five hours"]
+#[ignore = "long: 10,000 kills, two hours"]
 fn r01_ten_thousand_kills_lose_nothing_that_was_promised() {
     for seed in 0..100 {
         kills(100, 1_000 + seed);

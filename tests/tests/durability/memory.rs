@@ -79,7 +79,7 @@ fn r08_a_daemon_killed_for_memory_loses_nothing_that_was_promised() {
 }
 
 #[test]
-#[ignore = "long: 200 times out of memory, ten minutes"]
+#[ignore = "long: 200 times out of memory, minutes"]
 fn r08_two_hundred_times_out_of_memory_loses_nothing_that_was_promised() {
     killed_for_memory(200, 88);
 }

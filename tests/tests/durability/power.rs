@@ -74,13 +74,13 @@ fn a_thousand_cuts(kind: &str) {
 }
 
 #[test]
-#[ignore = "long: 1,000 losses of power, an hour"]
+#[ignore = "long: 1,000 losses of power, half an hour"]
 fn r03_a_thousand_losses_of_power_on_ext4_take_nothing_that_was_promised() {
     a_thousand_cuts("ext4");
 }
 
 #[test]
-#[ignore = "long: 1,000 losses of power, an hour"]
+#[ignore = "long: 1,000 losses of power, half an hour"]
 fn r03_a_thousand_losses_of_power_on_xfs_take_nothing_that_was_promised() {
     a_thousand_cuts("xfs");
 }

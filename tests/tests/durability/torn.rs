@@ -116,7 +116,7 @@ fn r04_torn_sectors_leave_a_prefix_of_the_whole_core() {
 }
 
 #[test]
-#[ignore = "long: 60,000 torn disks, an hour"]
+#[ignore = "long: 60,000 torn disks, half an hour"]
 fn r04_torn_sectors_after_any_call_leave_a_prefix_of_the_whole_core() {
     for seed in 0..100 {
         cut_after_calls(4_000 + seed, 600, 1);
