@@ -117,6 +117,7 @@ fn this_workspace_builds_in_a_drive() {
                 command.env_remove(name);
             }
         }
+        eprintln!("build");
         step_of(&drive, "build", &mut command);
     };
     build();
