@@ -44,6 +44,6 @@ mod tell;
 mod trust;
 mod usage;
 
-pub use mend::{MendedIndex, Origin};
+pub use mend::{Fault, MendedIndex, Origin};
 pub use parts::Drive;
 pub use trust::Named;

@@ -196,7 +196,7 @@ impl Index {
     fn write_back(&self, db: &Connection, how: &str) -> rusqlite::Result<()> {
         let Some(spare) = &self.spare else { return write_back(db, how) };
         self.count_frames(db)?;
-        if let Err(error) = File::open(&self.wal).and_then(|wal| wal.sync_data()) {
+        if let Err(error) = self.sync_log() {
             tracing::warn!(%error, "the index's log was not synced, so it is not written back");
             return Ok(());
         }
@@ -237,13 +237,21 @@ impl Index {
         let mark = self.spare.as_ref().map(Spare::mark);
         // With a log that is synced the database is at every commit what it would be with
         // `synchronous = FULL`. No lock is held, so nobody waits for the disk.
-        File::open(&self.wal)
-            .and_then(|wal| wal.sync_data())
-            .map_err(Error::io(format!("sync {}", self.wal.display())))?;
+        self.sync_log().map_err(Error::io(format!("sync {}", self.wal.display())))?;
         if let (Some(spare), Some(mark)) = (&self.spare, mark) {
             spare.carry(mark);
         }
         Ok(())
+    }
+
+    /// The kernel tells of what it could not write once: what was lost then is in the journal, and
+    /// must stay there.
+    fn sync_log(&self) -> std::io::Result<()> {
+        let synced = File::open(&self.wal)?.sync_data();
+        if synced.is_err() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        synced
     }
 
     /// Keeps a second copy of the index in `dir`, as of now the one that is there if it is this

@@ -5,7 +5,7 @@
 mod around;
 
 use rdrivefs_sync::Error;
-use rdrivefs_sync::drive::{Drive, MendedIndex, Origin};
+use rdrivefs_sync::drive::{Drive, Fault, MendedIndex, Origin};
 use rdrivefs_sync::home::Home;
 use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::report::{Check, CheckState};
@@ -58,11 +58,11 @@ fn look_inside(
         })
     };
     let found = look();
-    let Some((why, behind)) = index_damage(&found).filter(|_| repair) else {
+    let Some((why, fault)) = index_damage(&found).filter(|_| repair) else {
         return settle(home, checks, found);
     };
     let mended = secrets::with_unlock(&passphrase, |unlock| {
-        Ok(Drive::mend_index(home, unlock, &Env::real(), behind, &bars::progress(common))?)
+        Ok(Drive::mend_index(home, unlock, &Env::real(), fault, &bars::progress(common))?)
     });
     match mended {
         Ok(mended) => {
@@ -80,21 +80,21 @@ fn look_inside(
     }
 }
 
-/// What is wrong with the index, as far as another one would mend it; and whether it may only be
-/// older than the journal allows.
-fn index_damage(found: &Result<Value>) -> Option<(String, bool)> {
+/// What is wrong with the index, as far as another one would mend it.
+fn index_damage(found: &Result<Value>) -> Option<(String, Fault)> {
     match found {
         Err(failure) if failure.code == Exit::Damaged => {
-            let part = part(&failure.error);
-            let error = failure.error.clone();
-            matches!(part, "index" | "journal").then(|| (error, part == "journal"))
+            let fault = match part(&failure.error) {
+                "index" => Fault::Lost,
+                "journal" => Fault::Behind,
+                _ => return None,
+            };
+            Some((failure.error.clone(), fault))
         }
         Err(_) => None,
         Ok(report) => {
-            let bad = |check: &Check| {
-                check.state == CheckState::Damaged && matches!(&*check.name, "index" | "files")
-            };
-            of_report(report).into_iter().find(bad).map(|check| (check.detail, false))
+            let bad = |check: &Check| check.state == CheckState::Damaged && check.name == "index";
+            of_report(report).into_iter().find(bad).map(|check| (check.detail, Fault::Partial))
         }
     }
 }
@@ -185,6 +185,8 @@ fn explain(home: &Home, failure: &Failure) -> Check {
 
 fn part(error: &str) -> &'static str {
     let known = ["journal", "index", "keybag", "cache"];
+    // A path may have any word in it.
+    let error = error.split('/').next().unwrap_or_default();
     match known.into_iter().find(|part| error.contains(part)) {
         Some("keybag") => "keys",
         Some(part) => part,
@@ -227,6 +229,7 @@ mod tests {
     fn what_keeps_a_drive_closed_is_named_with_the_way_back() {
         for (what, name) in [
             ("the index /s/index", "index"),
+            ("the index /srv/journal/index", "index"),
             ("journal segment 3", "journal"),
             ("keybag", "keys"),
             ("a row", "drive"),

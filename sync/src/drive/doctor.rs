@@ -22,6 +22,7 @@ use crate::report::{Check, CheckState, DoctorReport, DrivePath, Phase};
 use crate::tree::extents::Source;
 
 use super::kept::{Kept, kept};
+use super::mend::is_any_aside;
 use super::parts::Drive;
 use crate::walk::{Chunks, chunks_of, walk};
 
@@ -85,7 +86,8 @@ impl Drive {
     fn check_index(&self) -> Check {
         match self.parts.index.check_whole() {
             Ok(()) => fine("index", "its pages and rows are whole"),
-            Err(e) => damaged("index", e.to_string(), ANEW),
+            Err(e) if e.is_corrupt() => damaged("index", e.to_string(), ANEW),
+            Err(e) => warning("index", e.to_string(), "it could not be looked at: ask once more"),
         }
     }
 
@@ -153,7 +155,8 @@ impl Drive {
             checks.push(self.mend_layer(&wrong, &kept[&wrong.id], repair));
         }
         if !strays.is_empty() {
-            checks.push(mend_strays(&strays, repair));
+            let aside = is_any_aside(&self.home);
+            checks.push(mend_strays(&strays, repair, aside));
         }
         checks.extend(self.check_unsent());
         checks
@@ -334,9 +337,13 @@ fn files_check(files: &Files) -> Check {
     }
 }
 
-fn mend_strays(strays: &[&Kept], repair: bool) -> Check {
+fn mend_strays(strays: &[&Kept], repair: bool, aside: bool) -> Check {
     let bytes: u64 = strays.iter().map(|kept| kept.disk_bytes).sum();
     let what = format!("{} layers that no file needs take {bytes} bytes", strays.len());
+    if aside {
+        let mend = "the index that was set aside may need them: they stay as long as it does";
+        return warning("cache", what, mend);
+    }
     if !repair {
         return warning("cache", what, "`rdrivefs doctor --repair` removes them");
     }

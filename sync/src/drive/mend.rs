@@ -8,6 +8,7 @@ use rdrivefs_remote::env::Env;
 
 use crate::error::{Error, Result};
 use crate::home::{Home, Lock, remove_file};
+use crate::id::DeviceNumber;
 use crate::index::{APPLIED, Index, with_ending};
 use crate::keybag::{Keybag, Secrets, Unlock};
 use crate::progress::Progress;
@@ -25,6 +26,17 @@ pub struct MendedIndex {
     pub aside: Option<PathBuf>,
     /// Where the new one comes from.
     pub origin: Origin,
+}
+
+/// What is wrong with an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not open.
+    Lost,
+    /// The journal does not go back to where it stands.
+    Behind,
+    /// It opens, so what was not sent can be, and some of it is damaged.
+    Partial,
 }
 
 /// Where an index was made from.
@@ -52,19 +64,18 @@ pub enum Origin {
 impl Drive {
     /// Puts another index in the place of one that is lost or damaged, while nobody has the drive
     /// open: its spare, which stands where the index stood when it was last made durable, and the
-    /// journal has what came since. Where there is no whole spare either, one that is made of what
-    /// the remotes have; the journal cannot be applied to that, and is set aside.
+    /// journal has what came since. Where there is no whole spare of one that is lost, one that is
+    /// made of what the remotes have; the journal cannot be applied to that, and is set aside.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Locked`]; [`Error::IndexLost`] when there is nothing to make one
     /// of; [`Error::NoRemote`] when no remote answers; [`Error::Refused`] when the spare is no newer
-    /// than an index that must have gone back in time, since the journal before it is gone:
-    /// `behind`. Nothing was changed then.
+    /// than an index that is behind. Nothing was changed then.
     pub fn mend_index(
         home: &Home,
         unlock: &Unlock<'_>,
         env: &Env,
-        behind: bool,
+        fault: Fault,
         progress: &Progress,
     ) -> Result<MendedIndex> {
         let lock = home.lock()?;
@@ -72,7 +83,7 @@ impl Drive {
         let new = with_ending(&home.index_file(), ".new");
         match from_spare(home, &new, keybag.secrets(), env) {
             Ok(()) => {}
-            Err(e) if e.is_corrupt() && !behind => {
+            Err(e) if e.is_corrupt() && fault == Fault::Lost => {
                 let rebuilt = ask_remotes(home, &new, keybag.secrets(), env, progress)?;
                 keybag.update(env, |secrets| *secrets = rebuilt.secrets.clone())?;
                 return finish(home, unlock, env, lock, rebuilt, progress);
@@ -83,7 +94,7 @@ impl Drive {
             let index = Index::reopen(path, &keybag.secrets().local, env.clone())?;
             Ok::<_, Error>(index.number(APPLIED)?.unwrap_or(0))
         };
-        if behind && stands(&new)? <= stands(&home.index_file())? {
+        if fault == Fault::Behind && stands(&new)? <= stands(&home.index_file())? {
             remove(&new)?;
             return Err(Error::Refused("the spare of the index is no newer".into()));
         }
@@ -125,23 +136,44 @@ fn finish(
         fs::rename(home.journal_dir(), &journal).map_err(Error::io(what))?;
     }
     name(&with_ending(&home.index_file(), ".new"), home)?;
-    let drive = Drive::open_locked(home, unlock, env.clone(), lock)?;
-    let applied = drive.parts.merger.apply_all(progress);
-    let refused = match applied {
-        Err(e) if e.is_refusal() => Some(e.to_string()),
-        applied => applied.map(|_| None)?,
+    // From here on it is told what was done, whatever comes.
+    let (sent_ms, refused) = match apply(home, unlock, env, lock, rebuilt.before, progress) {
+        Ok(sent_ms) => (sent_ms, None),
+        Err(e) => (None, Some(e.to_string())),
     };
-    let before = drive.devices()?.into_iter().find(|device| device.number == rebuilt.before.0);
     let origin = Origin::Remotes {
         from: rebuilt.from,
         silent: rebuilt.silent,
         refused: rebuilt.refused.or(refused),
         number: rebuilt.secrets.number.0,
-        sent_ms: before.and_then(|device| device.head_ms),
+        sent_ms,
         journal,
     };
-    drive.shutdown()?;
     Ok(MendedIndex { aside, origin })
+}
+
+/// Applies what the new index has of all logs; returns when the device that was `before` made its
+/// last commit there.
+fn apply(
+    home: &Home,
+    unlock: &Unlock<'_>,
+    env: &Env,
+    lock: Lock,
+    before: DeviceNumber,
+    progress: &Progress,
+) -> Result<Option<u64>> {
+    let drive = Drive::open_locked(home, unlock, env.clone(), lock)?;
+    let applied = drive.parts.merger.apply_all(progress);
+    let before = drive.devices()?.into_iter().find(|device| device.number == before.0);
+    drive.shutdown()?;
+    applied.map(|_| before.and_then(|device| device.head_ms))
+}
+
+/// Whether an index lies aside: what nobody needs else may be needed by it.
+pub(super) fn is_any_aside(home: &Home) -> bool {
+    let Ok(files) = fs::read_dir(home.state_dir()) else { return true };
+    let aside = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"index.damaged-");
+    files.flatten().any(|file| aside(&file.file_name()))
 }
 
 /// Makes an index of what lies in the spare, and opens all of it once.

@@ -8,14 +8,15 @@
 //! of its commits, page for page.
 //!
 //! It may fail at any time without harm: then there is none until it is copied anew. One that does
-//! not follow any more is kept until there is a better one, which must be whole. On a disk with
-//! little room there is none: what it takes is worth more to those who write.
+//! not follow any more is removed at once: it lacks what others were told since, and in the place
+//! of the index it would say that again, otherwise. On a disk with little room there is none: what
+//! it takes is worth more to those who write.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::Connection;
 
@@ -52,6 +53,10 @@ pub(super) struct Spare {
     committed: AtomicU64,
     /// How often that log was written back.
     log_number: AtomicU64,
+    /// A spare is being made, which may take minutes: nobody waits for it.
+    making: AtomicBool,
+    /// SQLite's log was written back meanwhile, so what is made is not the index any more.
+    overtaken: AtomicBool,
     /// Taken after the connection's lock, if both are; held while SQLite's log is written back.
     state: Mutex<State>,
 }
@@ -85,6 +90,8 @@ impl Spare {
             log: with_ending(path, "-wal"),
             committed: AtomicU64::new(end_of(frames)),
             log_number: AtomicU64::new(0),
+            making: AtomicBool::new(false),
+            overtaken: AtomicBool::new(false),
             state: Mutex::default(),
         };
         let found = spare.find(db).unwrap_or_else(|error| {
@@ -93,7 +100,11 @@ impl Spare {
         });
         let why = "its spare is newer, so it went back in time";
         let what = || format!("the index {}", path.display());
-        *spare.lock() = found.ok_or_else(|| Error::corrupt(what(), why))?;
+        let state = found.ok_or_else(|| Error::corrupt(what(), why))?;
+        if !state.follows {
+            spare.discard();
+        }
+        *spare.lock() = state;
         Ok(spare)
     }
 
@@ -109,45 +120,67 @@ impl Spare {
         Mark { log_number, end: self.committed.load(Ordering::Acquire) }
     }
 
-    /// Carries over what was committed up to there, and is durable; not durably yet. Must: the spare
-    /// is never ahead of what the index would be after a loss of power.
+    /// Carries over, durably, what was committed up to there and is durable. Must: the spare is never
+    /// ahead of what the index would be after a loss of power, nor behind what others were told.
     pub(super) fn carry(&self, mark: Mark) {
-        let mut state = self.lock();
+        let Some(mut state) = self.lock_unless_making() else { return };
         // Else all of that log was carried over and written back meanwhile.
         if mark.log_number == self.log_number.load(Ordering::Acquire) {
             self.carried(&mut state, mark.end);
         }
+        self.sync(&mut state);
     }
 
     /// Carries over all of a log that is durable and about to be written back; nothing more is
     /// carried until that is done.
     pub(super) fn hold(&self) -> Held<'_> {
-        let mut state = self.lock();
-        self.carried(&mut state, self.committed.load(Ordering::Acquire));
+        let mut state = self.lock_unless_making();
+        match &mut state {
+            Some(state) => self.carried(state, self.committed.load(Ordering::Acquire)),
+            None => self.overtaken.store(true, Ordering::SeqCst),
+        }
         Held { spare: self, state }
     }
 
     /// Makes durable what was carried over, and makes a spare where there is none.
     pub(super) fn settle(&self) {
         let mut state = self.lock();
+        self.notice(&mut state);
         if !state.follows {
             state.pause = state.pause.saturating_sub(1);
             if state.pause > 0 {
                 return;
             }
             state.pause = TRIES_EVERY;
-            if let Err(error) = self.renew(&mut state) {
+            self.making.store(true, Ordering::SeqCst);
+            let made = self.renew(&mut state);
+            self.making.store(false, Ordering::SeqCst);
+            if let Err(error) = made {
                 tracing::warn!(%error, "there is no spare of the index");
+                drop(self.remove_new());
                 return;
             }
+            self.notice(&mut state);
         }
+        self.sync(&mut state);
+    }
+
+    fn sync(&self, state: &mut State) {
         if std::mem::take(&mut state.unsynced) {
             let synced = state.file.as_ref().map_or(Ok(()), File::sync_data);
-            synced.unwrap_or_else(|error| self.give_up(&mut state, &Error::io("sync it")(error)));
+            synced.unwrap_or_else(|error| self.give_up(state, &Error::io("sync it")(error)));
+        }
+    }
+
+    /// Gives up what the index went on without.
+    fn notice(&self, state: &mut State) {
+        if self.overtaken.swap(false, Ordering::SeqCst) && state.follows {
+            self.give_up(state, &overtaken());
         }
     }
 
     fn carried(&self, state: &mut State, end: u64) {
+        self.notice(state);
         if state.follows
             && end > 0
             && (state.ended || end > state.carried)
@@ -161,10 +194,22 @@ impl Spare {
     fn give_up(&self, state: &mut State, error: &Error) {
         tracing::warn!(%error, "the spare of the index is given up for now");
         *state = State { pause: TRIES_EVERY, ..State::default() };
-        // In this order a log is never left beside a database that it does not belong to.
-        for path in [self.spare_log(), with_ending(&self.spare(), "-shm"), self.spare()] {
-            drop(fs::remove_file(path));
+        self.discard();
+    }
+
+    /// Removes the spare. The database goes first: without its log it would be an older one.
+    fn discard(&self) {
+        drop(fs::remove_file(self.spare()));
+        drop(File::open(&self.dir).and_then(|dir| dir.sync_all()));
+        for ending in ["-wal", "-shm"] {
+            drop(fs::remove_file(with_ending(&self.spare(), ending)));
         }
+    }
+
+    /// Removes what is left of one that was being made.
+    fn remove_new(&self) -> Result<()> {
+        let remove = |ending| crate::home::remove_file(&with_ending(&self.new(), ending));
+        ["", "-wal", "-shm"].into_iter().try_for_each(remove)
     }
 
     fn try_carry(&self, state: &mut State, end: u64) -> Result<()> {
@@ -264,16 +309,9 @@ impl Spare {
         let frame = FRAME_HEADER_BYTES + PAGE_BYTES;
         let carried = end_of((len - LOG_HEADER_BYTES as u64) / frame);
         let mut state = State { follows: true, header: headers[0], ..State::default() };
-        // A frame carries a checksum over all before it.
-        let last = carried.saturating_sub(frame);
-        let same = carried > 0 && carried <= self.committed.load(Ordering::Acquire) && {
-            let mut frames = vec![vec![0; frame as usize]; 2];
-            let read = [&log, &file].into_iter().zip(&mut frames);
-            read.map(|(file, bytes)| file.read_exact_at(bytes, last)).all(|read| read.is_ok())
-                && frames[0] == frames[1]
-        };
         // Else one of them has what the other lost.
-        if !same {
+        let whole = carried > 0 && carried <= self.committed.load(Ordering::Acquire);
+        if !whole || !same(&log, &file, carried).map_err(io("compare the logs"))? {
             return Ok(None);
         }
         (state.carried, state.file) = (carried, Some(file));
@@ -286,12 +324,10 @@ impl Spare {
         let len = self.base.metadata().map_err(io("look at the index"))?.len();
         let end = self.committed.load(Ordering::Acquire);
         crate::home::make_directory(&self.dir)?;
+        self.remove_new()?;
         self.check_room(2 * (len + end))?;
-        let new = with_ending(&self.spare(), ".new");
+        let new = self.new();
         let new_log = with_ending(&new, "-wal");
-        for left in [&new_log, &with_ending(&new, "-shm")] {
-            crate::home::remove_file(left)?;
-        }
         let file = create(&new)?;
         copy(&self.base, &file, 0..len)?;
         file.sync_data().map_err(io("sync the spare"))?;
@@ -311,14 +347,15 @@ impl Spare {
             return Err(Error::corrupt("the index", told));
         }
         db.close().map_err(|(_, e)| e)?;
-        for old in [self.spare_log(), with_ending(&self.spare(), "-shm")] {
-            crate::home::remove_file(&old)?;
+        if self.overtaken.load(Ordering::SeqCst) {
+            return Err(overtaken());
         }
+        self.discard();
         fs::rename(&new, self.spare()).map_err(io("name the spare"))?;
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(io("sync the spare's name"))?;
-        *state = State { follows: true, ..State::default() };
+        *state = State { follows: true, carried: end, ..State::default() };
         Ok(())
     }
 
@@ -334,7 +371,19 @@ impl Spare {
     }
 
     fn spare_log(&self) -> PathBuf {
-        self.dir.join("index-wal")
+        with_ending(&self.spare(), "-wal")
+    }
+
+    fn new(&self) -> PathBuf {
+        with_ending(&self.spare(), ".new")
+    }
+
+    fn lock_unless_making(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::WouldBlock) if self.making.load(Ordering::SeqCst) => None,
+            Err(_) => Some(self.lock()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -353,13 +402,15 @@ pub(super) struct Mark {
 /// Nothing is carried over while this lives.
 pub(super) struct Held<'a> {
     spare: &'a Spare,
-    state: MutexGuard<'a, State>,
+    state: Option<MutexGuard<'a, State>>,
 }
 
 impl Held<'_> {
     /// SQLite's log was written back.
     pub(super) fn written_back(mut self) {
-        self.state.ended = true;
+        if let Some(state) = &mut self.state {
+            state.ended = true;
+        }
         self.spare.committed(0);
         self.spare.log_number.fetch_add(1, Ordering::Release);
     }
@@ -370,6 +421,10 @@ fn end_of(frames: u64) -> u64 {
         0 => 0,
         n => LOG_HEADER_BYTES as u64 + n * (FRAME_HEADER_BYTES + PAGE_BYTES),
     }
+}
+
+fn overtaken() -> Error {
+    Error::corrupt("the spare of the index", "the index's log was written back while it was made")
 }
 
 fn create(path: &Path) -> Result<File> {
@@ -389,6 +444,21 @@ fn copy(from: &File, to: &File, range: std::ops::Range<u64>) -> Result<()> {
         at += n as u64;
     }
     Ok(())
+}
+
+/// Whether two files begin with the same bytes.
+fn same(one: &File, other: &File, len: u64) -> std::io::Result<bool> {
+    let mut bytes = [vec![0; STEP_BYTES], vec![0; STEP_BYTES]];
+    for at in (0..len).step_by(STEP_BYTES) {
+        let n = STEP_BYTES.min((len - at) as usize);
+        let [first, second] = &mut bytes;
+        one.read_exact_at(&mut first[..n], at)?;
+        other.read_exact_at(&mut second[..n], at)?;
+        if first[..n] != second[..n] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -463,7 +533,9 @@ mod tests {
         write(&index, 0);
         index.settle_spare();
         assert_same(&dir, "just made");
-        let made = |dir: &TempDir| fs::metadata(dir.path().join("spare/index")).unwrap().ino();
+        let made = |dir: &TempDir| {
+            fs::metadata(dir.path().join("spare/index")).map_or(0, |meta| meta.ino())
+        };
         let mut first = made(&dir);
         for round in 1..75 {
             write(&index, round);
@@ -522,6 +594,41 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_a_spare_being_made_and_an_overtaken_one_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(&dir);
+        write(&index, 0);
+        index.settle_spare();
+        assert!(follows(&index));
+        let spare = index.spare.as_ref().unwrap();
+        let state = spare.lock();
+        spare.making.store(true, Ordering::SeqCst);
+        // More than SQLite's log may grow to.
+        (1..30).for_each(|round| write(&index, round));
+        index.make_durable().unwrap();
+        spare.making.store(false, Ordering::SeqCst);
+        drop(state);
+        index.make_durable().unwrap();
+        assert!(!follows(&index) && !spare.spare().exists() && !spare.spare_log().exists());
+    }
+
+    #[test]
+    fn a_spare_that_lost_some_of_its_log_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(&dir);
+        write(&index, 0);
+        index.settle_spare();
+        (1..5).for_each(|round| write(&index, round));
+        index.make_durable().unwrap();
+        let copy = killed(&dir);
+        let log = copy.path().join("spare/index-wal");
+        let file = OpenOptions::new().write(true).open(&log).unwrap();
+        file.write_all_at(&[0; 4096], fs::metadata(&log).unwrap().len() / 2).unwrap();
+        assert!(!follows(&open(&copy)));
+        assert!(follows(&open(&killed(&dir))), "as it was");
+    }
+
+    #[test]
     fn a_spare_of_something_else_is_replaced_by_one_of_this_index() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let index = open(&other);
@@ -532,7 +639,7 @@ mod tests {
         fs::create_dir(dir.path().join("spare")).unwrap();
         fs::copy(other.path().join("spare/index"), dir.path().join("spare/index")).unwrap();
         let index = open(&dir);
-        assert!(!follows(&index));
+        assert!(!follows(&index) && !dir.path().join("spare/index").exists());
         write(&index, 9);
         index.make_durable().unwrap();
         index.settle_spare();
