@@ -208,7 +208,7 @@ impl Spare {
 
     /// Removes what is left of one that was being made.
     fn remove_new(&self) -> Result<()> {
-        let remove = |ending| crate::home::remove_file(&with_ending(&self.new(), ending));
+        let remove = |ending| crate::home::remove_file(&with_ending(&self.begun(), ending));
         ["", "-wal", "-shm"].into_iter().try_for_each(remove)
     }
 
@@ -326,7 +326,7 @@ impl Spare {
         crate::home::make_directory(&self.dir)?;
         self.remove_new()?;
         self.check_room(2 * (len + end))?;
-        let new = self.new();
+        let new = self.begun();
         let new_log = with_ending(&new, "-wal");
         let file = create(&new)?;
         copy(&self.base, &file, 0..len)?;
@@ -374,7 +374,7 @@ impl Spare {
         with_ending(&self.spare(), "-wal")
     }
 
-    fn new(&self) -> PathBuf {
+    fn begun(&self) -> PathBuf {
         with_ending(&self.spare(), ".new")
     }
 
