@@ -8,6 +8,7 @@ pub mod memory_limit;
 pub mod model;
 pub mod portrait;
 pub mod recorded_disk;
+pub mod rounds;
 pub mod source_tree;
 pub mod tidy;
 pub mod traced;

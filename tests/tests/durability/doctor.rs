@@ -3,20 +3,23 @@
 //! What the other tests leave it looks at too: see `doctor_explains`.
 
 use std::fs;
+use std::ops::Range;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rdrivefs_tests::rounds::rounds;
 use rdrivefs_tests::traced::{Fault, Traced, can_trace};
 use rdrivefs_tests::work::Work;
 
 use crate::{doctor_explains, founder, kill};
 
-fn interrupted(times: usize, seed: u64) {
+/// One interruption a number, the later the greater it is.
+fn interrupted(numbers: Range<u64>, seed: u64) {
     let (_world, _node, a) = founder();
     a.mount();
     let work = Work::new(&a.dir, 2, seed).unwrap();
-    for n in 0..times {
+    for n in numbers {
         let pid = a.daemon().unwrap();
         work.run(usize::MAX, || {
             sleep(Duration::from_millis(150));
@@ -27,7 +30,7 @@ fn interrupted(times: usize, seed: u64) {
             let mut doctor = a.command(&["doctor", "--repair"]);
             let doctor = doctor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut doctor = doctor.spawn().unwrap();
-            sleep(Duration::from_millis(ms + n as u64));
+            sleep(Duration::from_millis(ms + n));
             drop(doctor.kill());
             doctor.wait().unwrap();
         }
@@ -42,13 +45,15 @@ fn interrupted(times: usize, seed: u64) {
 
 #[test]
 fn r28_a_doctor_that_is_interrupted_harms_nothing() {
-    interrupted(4, 28);
+    interrupted(0..4, 28);
 }
 
 #[test]
 #[ignore = "long: 1,500 interruptions, half an hour"]
 fn r28_a_doctor_interrupted_at_any_time_harms_nothing() {
-    interrupted(500, 2_800);
+    for round in rounds(10) {
+        interrupted(50 * round..50 * (round + 1), 2_800 + round);
+    }
 }
 
 /// Daemons killed in the middle of what they do to the disk, and the doctor before anybody mounts.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdrivefs_tests::compiled::compiled;
 use rdrivefs_tests::model::Rng;
+use rdrivefs_tests::rounds::rounds;
 use rdrivefs_tests::work::Work;
 
 use crate::{back_in_time, doctor_explains, founder, kill, mount_again};
@@ -73,7 +74,7 @@ fn r01_a_killed_daemon_loses_nothing_that_was_closed() {
 #[test]
 #[ignore = "long: 10,000 kills, two hours"]
 fn r01_ten_thousand_kills_lose_nothing_that_was_promised() {
-    for seed in 0..100 {
+    for seed in rounds(100) {
         kills(100, 1_000 + seed);
         println!("{} kills", 100 * (seed + 1));
     }

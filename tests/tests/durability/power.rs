@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdrivefs_tests::loop_disk::LoopDisk;
 use rdrivefs_tests::model::Rng;
+use rdrivefs_tests::rounds::rounds;
 use rdrivefs_tests::work::Work;
 use rdrivefs_tests::world::{Device, World, run};
 
@@ -67,7 +68,7 @@ fn r03_a_loss_of_power_takes_nothing_that_was_promised() {
 }
 
 fn a_thousand_cuts(kind: &str) {
-    for seed in 0..20 {
+    for seed in rounds(20) {
         cuts(kind, 50, 300 + seed);
         println!("{kind}: {} losses of power", 50 * (seed + 1));
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rdrivefs_sync::journal::Settings;
 use rdrivefs_sync::journal::fault::FaultDisk;
 use rdrivefs_tests::model::{Clock, Model, Rng, Seen, Target, TreeTarget, difference, random_op};
+use rdrivefs_tests::rounds::rounds;
 
 /// Segments so small that many come and go.
 fn small() -> Settings {
@@ -118,7 +119,7 @@ fn r04_torn_sectors_leave_a_prefix_of_the_whole_core() {
 #[test]
 #[ignore = "long: 60,000 torn disks, half an hour"]
 fn r04_torn_sectors_after_any_call_leave_a_prefix_of_the_whole_core() {
-    for seed in 0..100 {
+    for seed in rounds(100) {
         cut_after_calls(4_000 + seed, 600, 1);
         println!("{} torn disks", 600 * (seed + 1));
     }
