@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// Where a run that was broken off goes on: rounds before it are not done again.
+/// Where a run of one test that was broken off goes on: rounds before it are not done again.
+/// `tests/run` takes no notice of it.
 const FROM: &str = "RDRIVEFS_FROM_ROUND";
 
 /// The numbers of `count` rounds, from the one on that the environment names.
@@ -11,7 +12,11 @@ const FROM: &str = "RDRIVEFS_FROM_ROUND";
 ///
 /// If it names none of them: nothing would be tested.
 pub fn rounds(count: u64) -> Range<u64> {
-    from(std::env::var(FROM).ok().as_deref(), count)
+    let rounds = from(std::env::var(FROM).ok().as_deref(), count);
+    if rounds.start > 0 {
+        println!("skipped: the {} rounds before {FROM}", rounds.start);
+    }
+    rounds
 }
 
 fn from(named: Option<&str>, count: u64) -> Range<u64> {
