@@ -282,6 +282,101 @@ fn what_is_written_through_a_handle_older_than_a_pulled_version_is_kept() {
     assert_eq!(read(b, find(b, std::str::from_utf8(&kept.name).unwrap())), b"late");
 }
 
+/// A handle on a file that is removed elsewhere, or replaced as editors replace it.
+fn held_while_its_name_goes(w: &World, goes: impl FnOnce(&Tree)) -> Ino {
+    let (a, b) = (&w.devices[0].tree, &w.devices[1].tree);
+    put(a, mkdir(a, ROOT, "d"), "x.txt", b"old");
+    same(w);
+    let held = find(a, "d/x.txt");
+    a.remember(held, 1);
+    goes(b);
+    held
+}
+
+fn remove(tree: &Tree) {
+    rm(tree, find(tree, "d"), "x.txt");
+}
+
+fn remove_with_folder(tree: &Tree) {
+    remove(tree);
+    rmdir(tree, ROOT, "d");
+}
+
+fn save_by_rename(tree: &Tree) {
+    put(tree, find(tree, "d"), "x.txt~", b"new");
+    mv(tree, (find(tree, "d"), "x.txt~"), (find(tree, "d"), "x.txt"));
+}
+
+#[test]
+fn what_is_written_through_a_handle_on_a_file_removed_or_replaced_elsewhere_is_kept() {
+    type Goes = (fn(&Tree), &'static [&'static str]);
+    let goes: [Goes; 3] = [
+        (save_by_rename, &["d", "x.txt", "x (conflict, 1, "]),
+        (remove, &["d", "x (conflict, 1, "]),
+        (remove_with_folder, &["x (conflict, 1, "]),
+    ];
+    for (goes, there) in goes {
+        let w = world(2);
+        let held = held_while_its_name_goes(&w, goes);
+        same(&w);
+        let (a, b) = (&w.devices[0].tree, &w.devices[1].tree);
+        a.write(held, 0, b"late").unwrap();
+        a.sync(held).unwrap();
+        a.forget(held, 1);
+        let lines = same(&w);
+        assert_eq!(lines.len(), there.len(), "{lines:?}");
+        there.iter().for_each(|name| assert!(lines.iter().any(|l| l.contains(name)), "{lines:?}"));
+        let dir = if there[0] == "d" { find(b, "d") } else { ROOT };
+        let kept = b.list(dir, 0, 9).unwrap().into_iter();
+        let kept = kept.max_by_key(|entry| entry.name.len()).unwrap();
+        assert_eq!(read(b, kept.attr.ino), b"late");
+    }
+}
+
+#[test]
+fn a_handle_nobody_wrote_through_leaves_nothing_when_its_file_is_removed_elsewhere() {
+    let w = world(2);
+    let held = held_while_its_name_goes(&w, remove);
+    same(&w);
+    w.devices[0].tree.forget(held, 1);
+    assert_eq!(same(&w).len(), 1);
+}
+
+#[test]
+fn what_was_written_so_is_not_what_comes_back_with_the_name() {
+    let w = world(3);
+    let held = held_while_its_name_goes(&w, remove);
+    let (a, c) = (&w.devices[0].tree, &w.devices[2].tree);
+    mv(c, (find(c, "d"), "x.txt"), (ROOT, "moved.txt"));
+    let b = &w.devices[1];
+    b.publish();
+    w.devices[0].hear(b);
+    w.devices[0].merge();
+    a.write(held, 0, b"late").unwrap();
+    a.forget(held, 1);
+    let lines = same(&w);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(read(a, find(a, "moved.txt")), b"old");
+}
+
+#[test]
+fn what_was_written_so_is_the_files_own_when_its_name_comes_back_first() {
+    let w = world(3);
+    let held = held_while_its_name_goes(&w, remove);
+    let (a, c) = (&w.devices[0].tree, &w.devices[2].tree);
+    mv(c, (find(c, "d"), "x.txt"), (ROOT, "moved.txt"));
+    let b = &w.devices[1];
+    b.publish();
+    w.devices[0].hear(b);
+    w.devices[0].merge();
+    a.write(held, 0, b"late").unwrap();
+    let lines = same(&w);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    a.forget(held, 1);
+    assert_eq!(same(&w).len(), 2);
+    assert_eq!(read(c, find(c, "moved.txt")), b"late");
+}
+
 #[test]
 fn what_was_written_so_survives_a_crash() {
     let mut w = world(2);
@@ -296,6 +391,22 @@ fn what_was_written_so_survives_a_crash() {
     a.sync(held).unwrap();
     w.devices[0].reopen();
     assert_eq!(same(&w).len(), 2);
+}
+
+#[test]
+fn what_was_written_to_a_removed_file_survives_a_crash() {
+    for written in [true, false] {
+        let mut w = world(2);
+        let held = held_while_its_name_goes(&w, save_by_rename);
+        same(&w);
+        let a = &w.devices[0].tree;
+        if written {
+            a.write(held, 0, b"late").unwrap();
+            a.sync(held).unwrap();
+        }
+        w.devices[0].reopen();
+        assert_eq!(same(&w).len(), if written { 3 } else { 2 });
+    }
 }
 
 #[test]

@@ -461,7 +461,7 @@ impl Tree {
     /// as well, and forgets it at its end. Of one that other devices know a grave stays.
     pub(super) fn purged(&self, node: &Node) -> Result<()> {
         let mut state = node.write();
-        if state.row.hidden.is_empty() || state.row.cut.is_some() {
+        if state.row.hidden.is_empty() {
             self.index.remove_node(node.ino, state.stored)?;
         } else {
             state.row.bury();

@@ -157,7 +157,7 @@ impl Merging<'_> {
             self.tree.index.link(LinkId(of.read().row.links.first().copied().unwrap_or(0)));
         state.row.cut =
             beside?.map(|entry| Place { parent: entry.parent.file().0, name: entry.name });
-        self.nameless.insert(copy.ino.file());
+        self.nameless.entry(copy.ino.file()).or_default();
         Ok(())
     }
 

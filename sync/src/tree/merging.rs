@@ -33,8 +33,8 @@ pub struct Merging<'a> {
     pub(super) links: HashMap<LinkId, Register>,
     /// Files whose names must be looked at.
     pub(super) touched: BTreeSet<FileId>,
-    /// Files that may have lost their last name.
-    pub(super) nameless: BTreeSet<FileId>,
+    /// Files that may have lost their last name, and which that was.
+    pub(super) nameless: BTreeMap<FileId, Option<Place>>,
     /// Directories out of which something went.
     pub(super) emptied: BTreeSet<FileId>,
     /// Places about which something changed.
@@ -93,7 +93,7 @@ impl Tree {
             nodes: HashMap::new(),
             links: HashMap::new(),
             touched: BTreeSet::new(),
-            nameless: BTreeSet::new(),
+            nameless: BTreeMap::new(),
             emptied: BTreeSet::new(),
             places: BTreeSet::new(),
             unshown: BTreeMap::new(),

@@ -117,7 +117,7 @@ pub struct Row {
     #[n(24)]
     #[cbor(default)]
     pub again: bool,
-    /// A pulled version took its names, which were these.
+    /// What was pulled took its names, of which this is one.
     #[n(25)]
     pub(super) cut: Option<Place>,
     /// It is an untouched copy of a version of this file.
@@ -253,22 +253,31 @@ impl Row {
         self.nlink = u32::try_from(count).unwrap_or_default().max(2);
     }
 
-    /// Whether somebody wrote to it after a pulled version had taken its names.
+    /// Whether somebody wrote to it after what was pulled had taken its names.
     pub(super) fn is_cut_and_written(&self) -> bool {
-        self.cut.is_some() && self.is_changed(Field::Content)
+        self.cut.is_some() && self.links.is_empty() && self.is_written()
+    }
+
+    /// Whether another inode has the names it had.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.cut.is_some() && self.links.is_empty() && self.hidden.is_empty()
     }
 
     /// What is left of it when it is gone: what a concurrent change needs to bring it back. What
     /// was changed here and not told is told then.
     pub(super) fn bury(&mut self) {
+        self.unwrite();
+        (self.grave, self.nlink, self.pinned, self.cut) = (true, 0, false, None);
+    }
+
+    /// Nobody knows what was written since its head, and nobody will: it is its head again.
+    pub(super) fn unwrite(&mut self) {
         if self.is_written() {
-            // Nobody knows what was written since, and nobody will: it is its head again.
             let told = self.told.take();
             (self.size, self.extents) =
                 told.map_or((0, Extents::default()), |told| (told.size, told.extents));
             self.changed &= !(1 << Field::Content as u8);
         }
-        (self.grave, self.nlink, self.pinned) = (true, 0, false);
     }
 
     /// The newest versions of its content.

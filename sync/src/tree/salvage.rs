@@ -1,4 +1,5 @@
-//! What is written through a handle that was open when a pulled version took the file's names.
+//! What is written through a handle that was open when what was pulled took the file's names: a
+//! newer version, a removal, or another file in its place.
 //!
 //! Such an inode is cut off: no name leads to it, and nobody else will ever see what it holds. When
 //! it is let go (after the last close, or at the next start) and was written to, it becomes a file of
@@ -35,7 +36,10 @@ impl Tree {
         };
         let (parent, name) = self.free_place(&place, mtime)?;
         let (made, link, now) = (self.draw(), self.draw(), self.now());
-        tracing::warn!(?ino, "a file was written to while a newer version came: it is kept beside");
+        tracing::warn!(
+            ?ino,
+            "a file was written to while its name was taken elsewhere: it is kept beside"
+        );
         let op = Op::Salvage { ino: ino.0, made, link, parent: parent.0, name: name.clone(), now };
         self.carry_out(&op)?;
         Ok(Some((parent, name)))
@@ -95,6 +99,7 @@ impl Tree {
         self.touch_directory(parent, at, now, 0)?;
         self.staged_here(&node, at);
         let mut state = old.write();
+        state.row.unwrite();
         state.row.changed = 0;
         state.position = state.position.max(at);
         self.dirtied(&old, &mut state);

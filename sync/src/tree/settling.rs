@@ -74,7 +74,7 @@ impl Merging<'_> {
             }
         }
         let nameless = std::mem::take(&mut self.nameless);
-        nameless.into_iter().try_for_each(|file| self.end_if_nameless(file))
+        nameless.into_iter().try_for_each(|(file, last)| self.end_if_nameless(file, last))
     }
 
     /// Which links of a file live.
@@ -226,6 +226,7 @@ impl Merging<'_> {
             let mut state = child.write();
             let directory = state.row.kind == Kind::Directory;
             state.marked_orphan(false);
+            state.row.cut = None;
             state.row.linked(link.0);
             if directory {
                 state.row.nlink = state.row.nlink.max(2);
@@ -343,6 +344,7 @@ impl Merging<'_> {
         } else {
             self.tree.index.remove_entry(link)?;
             let place = Place { parent: entry.parent.file().0, name: entry.name.clone() };
+            self.nameless.insert(entry.child.file(), Some(place.clone()));
             self.places.insert(place);
             self.entry_changed(&entry);
         }
@@ -353,7 +355,7 @@ impl Merging<'_> {
             state.row.kind == Kind::Directory
         };
         self.hide(&child, link);
-        self.nameless.insert(entry.child.file());
+        self.nameless.entry(entry.child.file()).or_default();
         self.emptied.insert(entry.parent.file());
         self.count_subdirectory(entry.parent, -i64::from(directory))
     }
@@ -388,7 +390,7 @@ impl Merging<'_> {
                     if let Some(register) = self.links.get(&link).cloned() {
                         self.remember_grave(link, register)?;
                     }
-                    self.nameless.insert(file);
+                    self.nameless.entry(file).or_default();
                 }
                 Some(entry) => self.set_kept(&entry, lives && tombed)?,
             }
@@ -409,7 +411,7 @@ impl Merging<'_> {
         row.keep(index, entry.link)
     }
 
-    fn end_if_nameless(&mut self, file: FileId) -> Result<()> {
+    fn end_if_nameless(&mut self, file: FileId, last: Option<Place>) -> Result<()> {
         let Some(node) = self.current(file)?.filter(|_| file != FileId::ROOT) else {
             return Ok(());
         };
@@ -419,6 +421,9 @@ impl Merging<'_> {
                 return Ok(());
             }
             state.row.ended();
+            if state.row.kind == Kind::File && state.row.cut.is_none() {
+                state.row.cut = last;
+            }
             self.tree.dirtied(&node, &mut state);
             lock(&self.tree.references).contains_key(&node.ino)
         };

@@ -198,14 +198,14 @@ impl Tree {
         let mut best = None;
         for ino in self.index.incarnations(file)? {
             let node = self.node_or_grave(ino)?;
-            let (named, cut) = {
+            let (named, replaced) = {
                 let row = &node.read().row;
-                (!row.links.is_empty(), row.cut.is_some())
+                (!row.links.is_empty(), row.is_replaced())
             };
             if named {
                 return Ok(Some(node));
             }
-            if !cut {
+            if !replaced {
                 best = Some(node);
             }
         }
