@@ -159,6 +159,14 @@ impl Cache {
         self.local(layer, 0..layer.len)
     }
 
+    /// Whether all bytes of `range` are here.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn has(&self, layer: &LayerRef, range: &Range<u64>) -> Result<bool> {
+        Ok(self.part(layer)?.first_missing(range).is_none())
+    }
+
     /// The bytes of `range`, if all of them are here.
     ///
     /// # Errors

@@ -185,6 +185,17 @@ impl Chunks for Contents {
         }
         Ok(bytes)
     }
+
+    fn is_here(&self, layer: i64, number: u32, range: Range<u32>) -> bool {
+        let has = || {
+            let open = self.open(layer)?;
+            let blocks = open.reader.blocks_around(number, range)?;
+            let span = open.reader.span_of(number, blocks)?;
+            self.cache.has(&open.layer, &span)
+        };
+        // Whoever reads it is told what is wrong.
+        has().unwrap_or(true)
+    }
 }
 
 /// The few things used last. Looking is linear, which is quick as long as they are few.

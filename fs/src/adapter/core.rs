@@ -62,6 +62,10 @@ pub trait Core: Send + Sync + 'static {
     fn remember(&self, ino: Ino, count: u64);
     /// The kernel gives `count` of its references back.
     fn forget(&self, ino: Ino, count: u64);
+    /// Whether a read would wait for nothing but this computer's disk.
+    fn is_here(&self, _: Ino, _: u64, _: u32) -> bool {
+        true
+    }
     /// At most `len` bytes; fewer only at the end of the file.
     fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>>;
     fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize>;

@@ -243,9 +243,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.0.carry_or_wait("read", move |state| {
-            reply_data("read", reply, state.core.read(ino(node), offset, size));
-        });
+        self.0.read(ino(node), offset, size, reply);
     }
 
     fn write(
@@ -268,10 +266,8 @@ impl<C: Core> Filesystem for Adapter<C> {
                 reply_written("write", reply, self.0.write(node, offset, data, write_flags));
             });
         }
-        // The loop's buffer is needed for the next request.
-        let data = data.to_vec();
-        self.0.wait("write", move |state| {
-            reply_written("write", reply, state.write(node, offset, &data, write_flags));
+        self.0.wait_writing(data, move |state, data| {
+            reply_written("write", reply, state.write(node, offset, data, write_flags));
         });
     }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fuser::WriteFlags;
+use fuser::{ReplyData, WriteFlags};
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::remote::env::Env;
@@ -18,15 +18,21 @@ use super::core::words::{Attr, Kind, Rename, SetAttr};
 use super::kernel::Kernel;
 use super::listing::PAGE_ENTRIES;
 use super::pool::Pool;
+use super::reply::reply_data;
 
 /// Threads of the request loop that are always left for what answers at once.
 const LOOP_RESERVE: usize = 2;
 /// Of these, what short writes may take.
 const SHORT_RESERVE: usize = 1;
-/// Requests that may wait for a remote or a disk at one time, beyond those the loop carries.
+/// Requests that may wait for this computer's disk at one time, beyond those the loop carries.
 const WAITING_MAX: usize = 64;
-/// Renames and seeks that may wait for the kernel to hand in dirty pages at one time.
-const CALLING_IN_MAX: usize = 16;
+/// Of these, writes, each with its bytes in memory.
+const WAITING_WRITES_MAX: usize = 32;
+/// Reads that may wait for a remote at one time, beyond those the loop carries.
+const AWAY_MAX: usize = 512;
+/// Renames and seeks that may wait for the kernel to hand in dirty pages at one time. The pages may
+/// be locked for as long as a remote does not answer.
+const CALLING_IN_MAX: usize = 512;
 
 /// Directories remembered as listed; beyond it all are taken for new, which costs a slower listing.
 const LISTED_MAX: usize = 8192;
@@ -39,8 +45,11 @@ pub(super) struct State<C> {
     pub(super) env: Env,
     pub(super) kernel: Arc<Kernel>,
     listed: Mutex<HashSet<Ino>>,
-    /// Never waits for `calling_in`, which waits for WRITE requests that may be here.
+    /// Never waits for `calling_in`, which waits for WRITE requests that may be here, nor for a
+    /// remote.
     waiting: Pool,
+    waiting_writes: Arc<AtomicUsize>,
+    away: Pool,
     calling_in: Pool,
     carried: AtomicUsize,
     carried_max: usize,
@@ -48,6 +57,15 @@ pub(super) struct State<C> {
 
 /// The right to let one thread of the loop wait.
 pub(super) struct Carried<'a>(&'a AtomicUsize);
+
+/// A write whose bytes are in memory.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Carried<'_> {
     fn drop(&mut self) {
@@ -63,6 +81,8 @@ impl<C: Core> State<C> {
             kernel,
             listed: Mutex::default(),
             waiting: Pool::new("fuse-waiting", WAITING_MAX),
+            waiting_writes: Arc::default(),
+            away: Pool::new("fuse-away", AWAY_MAX),
             calling_in: Pool::new("fuse-flush", CALLING_IN_MAX),
             carried: AtomicUsize::new(0),
             carried_max: loop_threads.saturating_sub(LOOP_RESERVE),
@@ -92,6 +112,41 @@ impl<C: Core> State<C> {
     ) {
         let state = Arc::clone(self);
         self.waiting.run(move || guard(op, || job(&state)));
+    }
+
+    /// Answers a read: here, or when too many already wait, where it holds up none whose bytes are
+    /// nearer.
+    pub(super) fn read(self: &Arc<Self>, ino: Ino, offset: u64, size: u32, reply: ReplyData) {
+        let permit = self.carry();
+        let read = move |state: &Self| {
+            reply_data("read", reply, state.core.read(ino, offset, size));
+        };
+        if permit.is_some() {
+            return guard("read", || read(self));
+        }
+        let pool = if self.core.is_here(ino, offset, size) { &self.waiting } else { &self.away };
+        let state = Arc::clone(self);
+        pool.run(move || guard("read", || read(&state)));
+    }
+
+    /// Answers a write on a thread of its own, with the bytes copied: the loop's buffer is needed for
+    /// the next request. Beyond so many the loop waits, which is over when the disk is.
+    pub(super) fn wait_writing(
+        self: &Arc<Self>,
+        data: &[u8],
+        write: impl FnOnce(&Self, &[u8]) + Send + 'static,
+    ) {
+        let others = self.waiting_writes.fetch_add(1, Ordering::Relaxed);
+        let permit = Waiting(Arc::clone(&self.waiting_writes));
+        if others >= WAITING_WRITES_MAX {
+            guard("write", || write(self, data));
+            return drop(permit);
+        }
+        let data = data.to_vec();
+        self.wait("write", move |state| {
+            write(state, &data);
+            drop(permit);
+        });
     }
 
     /// Answers a request that may wait long: here, or on another thread when too many already wait.

@@ -128,6 +128,10 @@ impl<T: Rooted> Core for T {
         self.tree().forget(ino, count)
     }
 
+    fn is_here(&self, ino: Ino, offset: u64, len: u32) -> bool {
+        self.tree().is_here(ino, offset, len)
+    }
+
     fn read(&self, ino: Ino, offset: u64, len: u32) -> Result<Vec<u8>> {
         self.tree().read(ino, offset, len)
     }

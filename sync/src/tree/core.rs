@@ -25,6 +25,10 @@ pub trait Chunks: Send + Sync {
     /// # Errors
     /// When they are neither here nor to be had, or do not open.
     fn read(&self, layer: i64, number: u32, range: Range<u32>) -> Result<Vec<u8>>;
+    /// Whether they are on this computer, as far as is known without reading them.
+    fn is_here(&self, _layer: i64, _number: u32, _range: Range<u32>) -> bool {
+        true
+    }
 }
 
 /// Files kept in memory beside those that must be: about 30 MiB.

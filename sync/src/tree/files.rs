@@ -116,6 +116,23 @@ impl Tree {
         }
     }
 
+    /// Whether [`Tree::read`] would find all of it on this computer, as far as can be told at once.
+    pub fn is_here(&self, ino: Ino, offset: u64, len: u32) -> bool {
+        let Ok(node) = self.node(ino) else { return true };
+        let pieces = {
+            let state = node.read();
+            let end = offset.saturating_add(u64::from(len)).min(state.row.size);
+            state.row.extents.pieces(&(offset.min(end)..end))
+        };
+        pieces.into_iter().all(|(at, source)| match source {
+            Source::Chunk { layer, number, skip } => {
+                let len = u32::try_from(at.end - at.start).unwrap_or(u32::MAX);
+                self.chunks.is_here(layer, number, skip..skip.saturating_add(len))
+            }
+            Source::Bytes(_) | Source::Staged { .. } => true,
+        })
+    }
+
     /// Writes; returns how much, which is all.
     ///
     /// # Errors

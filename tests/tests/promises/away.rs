@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::{holds, noise, text};
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(60);
 /// Who is killed is gone within this: the promise's own number.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// Whoever needs no remote is not held up by those who do.
+const NOT_HELD_UP: Duration = Duration::from_secs(2);
 /// Who is back is heard of within this: the promise's own number.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -81,6 +84,63 @@ fn r18_readers_of_a_silent_node_can_be_killed_and_get_an_error_together() {
     drop(silent);
     wait_until("the node is heard again", || fs::read(a.dir.join("f0")).is_ok());
     (0..6).for_each(|n| holds(&a.dir, &format!("f{n}"), &noise(&format!("f{n}"), 300_000)));
+}
+
+/// More of them than the kernel would keep in the background, or than there are threads for.
+#[test]
+fn r18_many_readers_of_a_silent_node_hold_up_nobody_whose_files_are_here() {
+    const READERS: usize = 100;
+    let world = World::new();
+    let node = world.node("node");
+    let a = world.founder("a", &node);
+    a.mount();
+    let (away, here) = (a.dir.join("away"), a.dir.join("here"));
+    fs::create_dir(&away).unwrap();
+    (0..READERS).for_each(|n| {
+        fs::write(away.join(format!("f{n}")), noise(&format!("f{n}"), 300_000)).unwrap();
+    });
+    a.ok(&["sync"]);
+    fs::write(&here, noise("here", 300_000)).unwrap();
+    a.ok(&["sync"]);
+    a.ok(&["verify", "--all"]);
+    a.ok(&["evict", text(&away)]);
+    a.unmount();
+    a.mount();
+    a.ok(&["sync"]);
+    let silent = Frozen::new(node.pid());
+    let mut readers: Vec<_> = (0..READERS)
+        .map(|n| {
+            let mut cat = Command::new("cat");
+            cat.arg(away.join(format!("f{n}"))).stdout(Stdio::null()).stderr(Stdio::null());
+            Bounded::start(&mut cat)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(1_500));
+    within(NOT_HELD_UP, "a save is durable", || {
+        time(|| {
+            let file = fs::File::create(a.dir.join("save~")).unwrap();
+            (&file).write_all(&noise("save", 100_000)).unwrap();
+            file.sync_all().unwrap();
+        })
+        .1
+    });
+    within(NOT_HELD_UP, "what is here is read", || {
+        time(|| assert!(fs::read(&here).unwrap() == noise("here", 300_000))).1
+    });
+    within(NOT_HELD_UP, "another save replaces it", || {
+        time(|| {
+            fs::write(a.dir.join("save"), b"old").unwrap();
+            fs::rename(a.dir.join("save~"), a.dir.join("save")).unwrap();
+        })
+        .1
+    });
+    let waiting = readers.iter_mut().filter_map(|r| r.ended_within(Duration::ZERO)).count();
+    assert_eq!(waiting, 0, "all were still waiting");
+    drop(silent);
+    for (n, reader) in readers.iter_mut().enumerate() {
+        assert_eq!(reader.ends_within(GIVEN_UP_WITHIN), Some(0), "reader {n}");
+    }
+    holds(&a.dir, "save", &noise("save", 100_000));
 }
 
 fn killed_for(pause: Duration) {
