@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::foreground::{PIECE_BYTES, breathe};
+
 /// Longest blob: four of the largest layers, so that a store's memory and a put's time are bounded.
 pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 
@@ -17,7 +19,12 @@ pub struct NotABlobId;
 impl BlobId {
     /// The id of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(*blake3::hash(bytes).as_bytes())
+        let mut hasher = blake3::Hasher::new();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            hasher.update(piece);
+            breathe();
+        }
+        Self(*hasher.finalize().as_bytes())
     }
 
     /// The raw hash.

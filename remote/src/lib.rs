@@ -18,6 +18,7 @@ pub mod cbor;
 mod thread;
 pub mod error;
 pub mod blob;
+pub mod foreground;
 pub mod env;
 
 pub use error::{Error, Result};

@@ -25,6 +25,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::blob::{BLOB_BYTES_MAX, BlobId};
 use crate::error::{Error, Result};
+use crate::foreground::{PIECE_BYTES, breathe};
 
 /// Bytes under one leaf of an outboard: a random 4 KiB read costs no more than it asks for.
 pub const GROUP_BYTES: u64 = 4 << 10;
@@ -91,7 +92,10 @@ impl Outboard {
     /// The id and the outboard of a blob in memory.
     pub fn of(bytes: &[u8]) -> (BlobId, Self) {
         let mut hasher = Hasher::new(bytes.len() as u64);
-        hasher.update(bytes);
+        for piece in bytes.chunks(PIECE_BYTES) {
+            hasher.update(piece);
+            breathe();
+        }
         hasher.finish().expect("as many bytes as announced")
     }
 

@@ -16,7 +16,6 @@ mod uses;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::foreground;
 use rdrivefs_remote::proof::{Outboard, Verified};
 
 pub use crate::cache::map::RANGE_BYTES;
@@ -287,7 +287,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<u64> {
     let temp = path.with_extension("new");
     let write = || -> std::io::Result<u64> {
         let mut file = File::create(&temp)?;
-        file.write_all(bytes)?;
+        foreground::write_all(&mut file, bytes)?;
         file.sync_data()?;
         fs::rename(&temp, path)?;
         Ok(file.metadata()?.blocks() * 512)

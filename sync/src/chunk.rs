@@ -21,6 +21,7 @@ use aes::cipher::{
     Array, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt as _, BlockSizeUser,
     KeyInit as _,
 };
+use rdrivefs_remote::foreground::{PIECE_BYTES, breathe};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::seal::Key;
@@ -66,7 +67,10 @@ impl ChunkId {
     /// The id of these bytes under the epoch's key for ids.
     pub fn of(key: &Key, plain: &[u8]) -> Self {
         let mut hasher = IdHasher::new(key);
-        hasher.update(plain);
+        for piece in plain.chunks(PIECE_BYTES) {
+            hasher.update(piece);
+            breathe();
+        }
         hasher.finish()
     }
 }

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdrivefs_remote::env::Env;
+use rdrivefs_remote::foreground::Foreground;
 use rdrivefs_remote::logs::Logs as _;
 use tokio::runtime::Handle;
 
@@ -90,6 +91,8 @@ pub struct Parts {
     pub cache_dir: PathBuf,
     /// What a person has set.
     pub rules: Rules,
+    /// For which pushing makes room.
+    pub foreground: Arc<Foreground>,
 }
 
 /// What an eviction left.
@@ -113,7 +116,7 @@ impl Parts {
     /// # Errors
     /// Of the journal, the cache or the index.
     pub fn seal(&self, all: bool, progress: &Progress) -> Result<SealedSum> {
-        let sealed = self.sealer.round(all, progress)?;
+        let sealed = self.foreground.behind(|| self.sealer.round(all, progress))?;
         if sealed.files > 0 {
             self.tree.flush()?;
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::Env;
+use rdrivefs_remote::foreground::Foreground;
 use rdrivefs_remote::store::{Body, Store as _};
 use tokio::task::JoinSet;
 
@@ -51,14 +52,21 @@ pub struct Pusher {
     index: Arc<Index>,
     cache: Arc<Cache>,
     remotes: Arc<Remotes>,
+    foreground: Arc<Foreground>,
 }
 
 type Candidate = (LayerNumber, LayerRef);
 
 impl Pusher {
-    /// A pusher over these parts.
-    pub fn new(env: Env, index: Arc<Index>, cache: Arc<Cache>, remotes: Arc<Remotes>) -> Self {
-        Self { env, index, cache, remotes }
+    /// A pusher over these parts, which makes room for the foreground.
+    pub fn new(
+        env: Env,
+        index: Arc<Index>,
+        cache: Arc<Cache>,
+        remotes: Arc<Remotes>,
+        foreground: Arc<Foreground>,
+    ) -> Self {
+        Self { env, index, cache, remotes, foreground }
     }
 
     /// Sends `remote` every layer it does not hold and this device has.
@@ -132,7 +140,8 @@ impl Pusher {
                 flight_bytes -= self.landed(remote, &mut flight, pushed, progress).await?;
             }
             progress.check()?;
-            let Some(bytes) = self.intact(number, &layer, pushed)? else { continue };
+            let whole = self.foreground.behind(|| self.intact(number, &layer, pushed))?;
+            let Some(bytes) = whole else { continue };
             let link = remote.link.clone();
             flight_bytes += layer.len;
             flight.spawn(

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdrivefs_remote::env::{Env, Instant};
+use rdrivefs_remote::foreground::{PIECE_BYTES, breathe};
 use rdrivefs_remote::identity::DriveId;
 use rdrivefs_remote::member::EpochId;
 use rdrivefs_remote::proof::Outboard;
@@ -241,7 +242,12 @@ impl Sealer {
                 window.drain(..skip);
                 skip = 0;
                 let end = (at + WINDOW_BYTES).min(run.end);
-                window.extend_from_slice(&self.tree.read_sealing(job, read..end)?);
+                window.reserve((end - read) as usize);
+                for start in (read..end).step_by(PIECE_BYTES) {
+                    let piece = start..end.min(start + PIECE_BYTES as u64);
+                    window.extend_from_slice(&self.tree.read_sealing(job, piece)?);
+                    breathe();
+                }
             }
             let rest = &window[skip..];
             let last = at + rest.len() as u64 == run.end;

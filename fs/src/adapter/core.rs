@@ -21,6 +21,8 @@ use words::{Attr, Caller, Change, Entry, Kind, Name, Rename, SeekTo, SetAttr, Se
 /// without names lives until they are gone; who has it open has one, so opens are not told.
 #[allow(missing_docs, reason = "each is the system call of its name")]
 pub trait Core: Send + Sync + 'static {
+    /// A call came in: whatever nobody waits for may make room.
+    fn called(&self) {}
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr>;
     /// As `lookup`, for the kernel: the inode it leads to is remembered before it is looked at.
     fn lookup_told(&self, parent: Ino, name: &[u8]) -> Result<Attr> {

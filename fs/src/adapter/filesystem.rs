@@ -28,7 +28,7 @@ use super::reply::{
     TTL, reply_attr, reply_data, reply_empty, reply_entry, reply_written, reply_xattr,
 };
 use super::standing;
-use super::state::{State, guard};
+use super::state::State;
 
 /// The longest copy answered at once: its length must fit the reply, and stay interruptible.
 const COPY_BYTES_MAX: u64 = 1 << 30;
@@ -55,18 +55,18 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guard("lookup", || match self.0.lookup(ino(parent), name.as_bytes()) {
+        self.0.guard("lookup", || match self.0.lookup(ino(parent), name.as_bytes()) {
             Err(Error::Posix(Posix::NoEntry)) => reply.entry(&TTL, &nothing(), Generation(0)),
             found => reply_entry("lookup", reply, found),
         });
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
-        guard("forget", || self.0.core.forget(ino(node), count));
+        self.0.guard("forget", || self.0.core.forget(ino(node), count));
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        guard("getattr", || reply_attr("getattr", reply, self.0.core.attr(ino(node))));
+        self.0.guard("getattr", || reply_attr("getattr", reply, self.0.core.attr(ino(node))));
     }
 
     fn setattr(
@@ -87,7 +87,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        guard("setattr", || {
+        self.0.guard("setattr", || {
             let (atime, mtime) = (
                 atime.map(|t| time_or_now(&self.0.env, t)),
                 mtime.map(|t| time_or_now(&self.0.env, t)),
@@ -99,7 +99,8 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        guard("readlink", || reply_data("readlink", reply, self.0.core.read_link(ino(node))));
+        self.0
+            .guard("readlink", || reply_data("readlink", reply, self.0.core.read_link(ino(node))));
     }
 
     fn mknod(
@@ -112,7 +113,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        guard("mknod", || {
+        self.0.guard("mknod", || {
             let (who, parent, name) = (caller(req, umask), ino(parent), name.as_bytes());
             let made = match kind(mode) {
                 None => Err(Posix::Invalid.into()),
@@ -133,7 +134,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        guard("mkdir", || {
+        self.0.guard("mkdir", || {
             let (who, mode) = (caller(req, umask), permissions(mode));
             let made = self.0.core.make_directory(&who, ino(parent), name.as_bytes(), mode);
             reply_entry("mkdir", reply, self.0.told(made));
@@ -141,13 +142,13 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("unlink", || {
+        self.0.guard("unlink", || {
             reply_empty("unlink", reply, self.0.core.unlink(ino(parent), name.as_bytes()));
         });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("rmdir", || {
+        self.0.guard("rmdir", || {
             reply_empty("rmdir", reply, self.0.core.remove_directory(ino(parent), name.as_bytes()));
         });
     }
@@ -160,7 +161,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        guard("symlink", || {
+        self.0.guard("symlink", || {
             let (who, target) = (caller(req, 0), target.as_os_str().as_bytes());
             let made = self.0.core.symlink(&who, ino(parent), name.as_bytes(), target);
             reply_entry("symlink", reply, self.0.told(made));
@@ -183,7 +184,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             RenameFlags::RENAME_EXCHANGE => Rename::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        guard("rename", || {
+        self.0.guard("rename", || {
             let from = (ino(parent), name.as_bytes().to_vec());
             let to = (ino(new_parent), new_name.as_bytes().to_vec());
             let overtaken = self.0.overtaken((from.0, &from.1), (to.0, &to.1), how);
@@ -195,7 +196,7 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn link(&self, _: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guard("link", || {
+        self.0.guard("link", || {
             let linked = self.0.core.link(ino(node), ino(parent), name.as_bytes());
             reply_entry("link", reply, self.0.told(linked));
         });
@@ -217,7 +218,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        guard("create", || {
+        self.0.guard("create", || {
             let (who, parent, name) = (caller(req, umask), ino(parent), name.as_bytes());
             let exclusive = flags.cast_unsigned() & rustix::fs::OFlags::EXCL.bits() != 0;
             let create = || self.0.core.create(&who, parent, name, permissions(mode));
@@ -262,7 +263,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         let short = data.len() <= SHORT_WRITE_BYTES_MAX;
         let permit = if short { self.0.carry_short() } else { self.0.carry() };
         if permit.is_some() {
-            return guard("write", || {
+            return self.0.guard("write", || {
                 reply_written("write", reply, self.0.write(node, offset, data, write_flags));
             });
         }
@@ -284,7 +285,7 @@ impl<C: Core> Filesystem for Adapter<C> {
 
     /// The kernel may keep a listing: it drops it at each change it makes, we at the others.
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        guard("opendir", || {
+        self.0.guard("opendir", || {
             let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
             let may_keep = self.0.may_keep_listing(ino(node));
             reply.opened(FileHandle(0), if may_keep { keep } else { FopenFlags::empty() });
@@ -299,7 +300,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        guard("readdir", || match fill(&*self.0.core, ino(node), offset, &mut reply) {
+        self.0.guard("readdir", || match fill(&*self.0.core, ino(node), offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno("readdir", &error)),
         });
@@ -313,9 +314,11 @@ impl<C: Core> Filesystem for Adapter<C> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        guard("readdirplus", || match fill_plus(&*self.0.core, ino(node), offset, &mut reply) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno("readdirplus", &error)),
+        self.0.guard("readdirplus", || {
+            match fill_plus(&*self.0.core, ino(node), offset, &mut reply) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno("readdirplus", &error)),
+            }
         });
     }
 
@@ -326,7 +329,7 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        guard("statfs", || match self.0.core.statfs() {
+        self.0.guard("statfs", || match self.0.core.statfs() {
             Ok(s) => reply
                 .statfs(s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.bsize),
             Err(error) => reply.error(errno("statfs", &error)),
@@ -343,7 +346,7 @@ impl<C: Core> Filesystem for Adapter<C> {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        guard("setxattr", || {
+        self.0.guard("setxattr", || {
             if name.as_bytes() == standing::NAME {
                 return reply.error(Errno::EPERM);
             }
@@ -364,14 +367,14 @@ impl<C: Core> Filesystem for Adapter<C> {
                 reply_xattr("getxattr", reply, size, state.map(|state| standing::words(&state)));
             });
         }
-        guard("getxattr", || {
+        self.0.guard("getxattr", || {
             let value = self.0.core.xattr(ino(node), name.as_bytes());
             reply_xattr("getxattr", reply, size, value);
         });
     }
 
     fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        guard("listxattr", || {
+        self.0.guard("listxattr", || {
             let names = self.0.core.xattrs(ino(node)).map(|names| {
                 let told = names.iter().filter(|name| *name != standing::NAME);
                 told.flat_map(|name| name.iter().copied().chain([0])).collect()
@@ -381,7 +384,7 @@ impl<C: Core> Filesystem for Adapter<C> {
     }
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("removexattr", || {
+        self.0.guard("removexattr", || {
             if name.as_bytes() == standing::NAME {
                 return reply.error(Errno::EPERM);
             }

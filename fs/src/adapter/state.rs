@@ -89,6 +89,12 @@ impl<C: Core> State<C> {
         }
     }
 
+    /// Runs the handler of a call that came in.
+    pub(super) fn guard(&self, op: &'static str, handler: impl FnOnce()) {
+        self.core.called();
+        guard(op, handler);
+    }
+
     /// Whether this thread of the loop may wait; if not, the request goes to [`Self::wait`].
     pub(super) fn carry(&self) -> Option<Carried<'_>> {
         let carried = self.carried.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +117,7 @@ impl<C: Core> State<C> {
         job: impl FnOnce(&Self) + Send + 'static,
     ) {
         let state = Arc::clone(self);
-        self.waiting.run(move || guard(op, || job(&state)));
+        self.waiting.run(move || state.guard(op, || job(&state)));
     }
 
     /// Answers a read: here, or when too many already wait, where it holds up none whose bytes are
@@ -122,11 +128,11 @@ impl<C: Core> State<C> {
             reply_data("read", reply, state.core.read(ino, offset, size));
         };
         if permit.is_some() {
-            return guard("read", || read(self));
+            return self.guard("read", || read(self));
         }
         let pool = if self.core.is_here(ino, offset, size) { &self.waiting } else { &self.away };
         let state = Arc::clone(self);
-        pool.run(move || guard("read", || read(&state)));
+        pool.run(move || state.guard("read", || read(&state)));
     }
 
     /// Answers a write on a thread of its own, with the bytes copied: the loop's buffer is needed for
@@ -139,7 +145,7 @@ impl<C: Core> State<C> {
         let others = self.waiting_writes.fetch_add(1, Ordering::Relaxed);
         let permit = Waiting(Arc::clone(&self.waiting_writes));
         if others >= WAITING_WRITES_MAX {
-            guard("write", || write(self, data));
+            self.guard("write", || write(self, data));
             return drop(permit);
         }
         let data = data.to_vec();
@@ -156,7 +162,7 @@ impl<C: Core> State<C> {
         job: impl FnOnce(&Self) + Send + 'static,
     ) {
         match self.carry() {
-            Some(_permit) => guard(op, || job(self)),
+            Some(_permit) => self.guard(op, || job(self)),
             None => self.wait(op, job),
         }
     }
@@ -170,10 +176,10 @@ impl<C: Core> State<C> {
         job: impl FnOnce(&Self) + Send + 'static,
     ) {
         if files.is_empty() {
-            return guard(op, || job(self));
+            return self.guard(op, || job(self));
         }
         let answer = move |state: &Self| {
-            guard(op, || {
+            state.guard(op, || {
                 files.into_iter().for_each(|ino| state.kernel.call_in(ino));
                 job(state);
             });
@@ -305,7 +311,7 @@ impl<C: Core> State<C> {
 }
 
 /// Runs a handler; if it panics, the reply it held is dropped, which answers EIO.
-pub(super) fn guard(op: &'static str, handler: impl FnOnce()) {
+fn guard(op: &'static str, handler: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(handler)).is_err() {
         tracing::error!(op, "a handler panicked; its caller got an I/O error");
     }

@@ -16,6 +16,8 @@ use super::core::words::{
 pub trait Rooted: Send + Sync + 'static {
     /// The tree.
     fn tree(&self) -> &Tree;
+    /// A call came in: see [`Core::called`].
+    fn called(&self) {}
     /// How far the content of a file has come: see [`Core::state`].
     ///
     /// # Errors
@@ -26,6 +28,10 @@ pub trait Rooted: Send + Sync + 'static {
 impl Rooted for Drive {
     fn tree(&self) -> &Tree {
         Self::tree(self)
+    }
+
+    fn called(&self) {
+        self.foreground().called();
     }
 
     fn state(&self, ino: Ino) -> Result<FileState> {
@@ -44,6 +50,10 @@ impl Rooted for Tree {
 }
 
 impl<T: Rooted> Core for T {
+    fn called(&self) {
+        Rooted::called(self);
+    }
+
     fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
         self.tree().lookup(parent, name)
     }

@@ -56,10 +56,13 @@ impl Lane {
 
     /// The body of `call` as it may leave.
     pub(super) fn outgoing(&self, call: &Call, body: Body) -> Body {
-        match (call, &self.limits.sent) {
-            (Call::Put { .. } | Call::Append, Some(pace)) => pace.over(body),
-            _ => body,
-        }
+        let (sent, beside) = match call {
+            Call::Put { .. } => (&self.limits.sent, &self.limits.beside),
+            Call::Append => (&self.limits.sent, &None),
+            _ => return body,
+        };
+        let paces = sent.iter().chain(beside);
+        paces.fold(body, |body, pace| pace.over(body))
     }
 
     /// How many of `bytes` to ask for at once, so that a pace is kept from second to second.

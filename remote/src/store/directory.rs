@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use crate::blob::{BLOB_BYTES_MAX, BlobId};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::foreground;
 use crate::proof::{Hasher, Outboard, prove_encoded};
 use crate::store::{Body, Held, Slice, Space, Store, too_long};
 use crate::thread::on_a_thread;
@@ -307,7 +308,7 @@ impl Arriving {
 
     fn write(mut self, piece: &[u8]) -> Result<Self> {
         self.hasher.update(piece);
-        self.file.write_all(piece).map_err(at("writing", &self.path))?;
+        foreground::write_all(&mut self.file, piece).map_err(at("writing", &self.path))?;
         Ok(self)
     }
 

@@ -16,6 +16,8 @@ use crate::wrap::pace::Pace;
 pub struct Limits {
     /// How fast bytes of blobs and entries are sent; none is no limit.
     pub sent: Option<Arc<Pace>>,
+    /// How fast blobs are sent while somebody waits for calls; none is no limit.
+    pub beside: Option<Arc<Pace>>,
     /// How fast they are received; none is no limit.
     pub received: Option<Arc<Pace>>,
     /// Requests at once; none is no limit.
@@ -111,7 +113,12 @@ mod tests {
     #[tokio::test]
     async fn conforms_without_and_with_limits() {
         conformance::run(&limited(Limits::default())).await;
-        let wide = Limits { sent: pace(1 << 30), received: pace(1 << 30), requests_max: Some(2) };
+        let wide = Limits {
+            sent: pace(1 << 30),
+            received: pace(1 << 30),
+            requests_max: Some(2),
+            beside: None,
+        };
         conformance::run(&limited(wide)).await;
     }
 

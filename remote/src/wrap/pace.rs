@@ -9,16 +9,22 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::env::{Env, Instant};
+use crate::foreground::Foreground;
 use crate::store::Body;
 
 /// What passes at once before waiting begins, in time: a small save leaves without any.
 const BURST: Duration = Duration::from_secs(1);
+/// The same beside the foreground, for which each burst is a wait: what a timer is exact to.
+const BURST_BESIDE: Duration = Duration::from_millis(2);
 /// Most bytes of a body between two looks at the clock.
 const STEP_BYTES: usize = 64 << 10;
 
 /// A rate, and until when it is used up. Who shares it queues in the order of asking.
 pub struct Pace {
     bytes_per_s: u64,
+    burst: Duration,
+    /// It is kept only while this is busy.
+    beside: Option<Arc<Foreground>>,
     env: Env,
     until: Mutex<Instant>,
 }
@@ -27,7 +33,12 @@ impl Pace {
     /// A pace of so many bytes a second, none of it used.
     pub fn new(bytes_per_s: u64, env: Env) -> Self {
         let until = Mutex::new(env.instant());
-        Self { bytes_per_s: bytes_per_s.max(1), env, until }
+        Self { bytes_per_s: bytes_per_s.max(1), burst: BURST, beside: None, env, until }
+    }
+
+    /// A pace that is kept in small steps, and only while calls come in.
+    pub fn beside(foreground: Arc<Foreground>, bytes_per_s: u64, env: Env) -> Self {
+        Self { burst: BURST_BESIDE, beside: Some(foreground), ..Self::new(bytes_per_s, env) }
     }
 
     /// Bytes a second.
@@ -48,12 +59,15 @@ impl Pace {
 
     /// Books `bytes` and says how long to wait before going on.
     fn take(&self, bytes: usize) -> Duration {
+        if self.beside.as_ref().is_some_and(|foreground| !foreground.is_busy()) {
+            return Duration::ZERO;
+        }
         let now = self.env.instant();
         let cost = u128::from(bytes as u64) * 1_000_000_000 / u128::from(self.bytes_per_s);
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
         let mut until = self.until.lock().expect("no panic while the lock is held");
         *until = Instant(until.0.max(now.0).saturating_add(cost));
-        until.since(now).saturating_sub(BURST)
+        until.since(now).saturating_sub(self.burst)
     }
 }
 
@@ -116,5 +130,17 @@ mod tests {
         assert_eq!(pace.take(500), Duration::from_millis(1_000));
         clock_ms.0.store(60_000, Ordering::SeqCst);
         assert_eq!(pace.take(1_100), Duration::from_millis(100), "a minute's silence saves little");
+    }
+
+    #[test]
+    fn a_pace_beside_the_foreground_is_none_while_nobody_calls() {
+        let env = Env::real();
+        let foreground = Arc::new(Foreground::new(env.clone()));
+        let pace = Pace::beside(foreground.clone(), 1_000, env);
+        assert_eq!(pace.take(1_000_000), Duration::ZERO);
+        foreground.called();
+        let wait = pace.take(1_000);
+        assert!(wait > Duration::from_millis(990), "{wait:?}: what passed before is not booked");
+        assert!(wait <= Duration::from_secs(1) - BURST_BESIDE, "{wait:?}");
     }
 }

@@ -10,12 +10,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
+use rdrivefs_remote::foreground::{CALL_BYTES, breathe};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use crate::cache::layer_ref::LayerRef;
 use crate::cache::map::{Map, RANGE_BYTES, inside};
 use crate::error::{Error, Result};
+
+/// What is read in one call: the most the kernel asks for at once. Whole layers are read in pieces.
+const CALL_BYTES_MAX: usize = 1 << 20;
 
 /// A layer with its file open. Locks: `ahead` (held while fetching, so that no range is fetched
 /// twice at once) before `state`.
@@ -312,6 +316,9 @@ fn remove(path: &std::path::Path) -> std::io::Result<()> {
 
 fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
     let len = usize::try_from(range.end - range.start).expect("a layer fits in memory");
+    if len > CALL_BYTES_MAX {
+        return read_in_pieces(file, range.start, len);
+    }
     // No zeros are written first over what is read at once.
     let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {
@@ -323,5 +330,16 @@ fn read_at(file: &File, range: &Range<u64>) -> std::io::Result<Bytes> {
         }
     }
     bytes.truncate(len);
+    Ok(bytes.into())
+}
+
+fn read_in_pieces(file: &File, start: u64, len: usize) -> std::io::Result<Bytes> {
+    let (mut bytes, mut piece) = (Vec::with_capacity(len), vec![0; CALL_BYTES]);
+    while bytes.len() < len {
+        let piece = &mut piece[..CALL_BYTES.min(len - bytes.len())];
+        file.read_exact_at(piece, start + bytes.len() as u64)?;
+        bytes.extend_from_slice(piece);
+        breathe();
+    }
     Ok(bytes.into())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdrivefs_remote::entry::{LogId, LogKind};
 use rdrivefs_remote::env::Env;
+use rdrivefs_remote::foreground::Foreground;
 use rdrivefs_remote::link::{Credentials, NodeUrl};
 use rdrivefs_remote::wrap::{Limits, Pace};
 use tokio::runtime::Runtime;
@@ -45,6 +46,10 @@ const MARGIN_BYTES_MAX: u64 = 256 << 20;
 
 /// How long saying goodbye to remotes may take.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
+
+/// How fast layers are sent while calls come in, to all remotes together. Sending takes both ends'
+/// processor time, which on a small computer with a node of its own is all there is.
+const BESIDE_BYTES_PER_S: u64 = 64 << 20;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -115,6 +120,11 @@ impl Drive {
     /// The files.
     pub fn tree(&self) -> &Arc<Tree> {
         &self.parts.tree
+    }
+
+    /// For what pushing makes room: whoever serves calls says when one came in.
+    pub fn foreground(&self) -> &Foreground {
+        &self.parts.foreground
     }
 
     /// Where everything of this drive lies on this device.
@@ -259,23 +269,16 @@ fn assemble(
     let log = Arc::new(Log::open(secrets.drive(), secrets.root, own, index.clone())?);
     let credentials = credentials(secrets, &log)?;
     let handle = runtime.handle().clone();
-    let limits = limits(&config.network, env);
+    let foreground = Arc::new(Foreground::new(env.clone()));
+    let limits = limits(&config.network, &foreground, env);
     let remotes = Remotes::open(env.clone(), index.clone(), handle.clone(), credentials, limits)?;
     let remotes = Arc::new(remotes);
     let contents =
         Arc::new(Contents::new(secrets.drive(), index.clone(), cache.clone(), remotes.clone()));
     let tree = open_tree(home, config, secrets, env, &index, &contents)?;
-    let epoch = secrets.epoch();
-    let sealer = Sealer::new(
-        env.clone(),
-        epoch,
-        &secrets.chunker,
-        index.clone(),
-        contents.clone(),
-        tree.clone(),
-        device_of(&home.cache_dir())? != device_of(&home.journal_dir())?,
-    );
-    let pusher = Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
+    let sealer = sealer(home, secrets, env, &index, &contents, &tree)?;
+    let pusher =
+        Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone(), foreground.clone());
     let publisher =
         Publisher::new(env.clone(), author(secrets), index.clone(), tree.clone(), log.clone());
     let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
@@ -310,8 +313,24 @@ fn assemble(
         room,
         cache_dir,
         rules,
+        foreground,
     };
     Ok((parts, contents))
+}
+
+/// The sealer of this epoch.
+fn sealer(
+    home: &Home,
+    secrets: &Secrets,
+    env: &Env,
+    index: &Arc<Index>,
+    contents: &Arc<Contents>,
+    tree: &Arc<Tree>,
+) -> Result<Sealer> {
+    let elsewhere = device_of(&home.cache_dir())? != device_of(&home.journal_dir())?;
+    let (index, contents, tree) = (index.clone(), contents.clone(), tree.clone());
+    let (epoch, chunker) = (secrets.epoch(), &secrets.chunker);
+    Ok(Sealer::new(env.clone(), epoch, chunker, index, contents, tree, elsewhere))
 }
 
 /// The tree over the index and the journal, which leaves free what a person wants to stay free.
@@ -367,10 +386,11 @@ fn rules(home: &Home, config: &Config) -> Result<Rules> {
 }
 
 /// What all links keep to together, and each of them.
-fn limits(network: &Network, env: &Env) -> Limits {
+fn limits(network: &Network, foreground: &Arc<Foreground>, env: &Env) -> Limits {
     let pace = |limit: Size| (limit.0 > 0).then(|| Arc::new(Pace::new(limit.0, env.clone())));
     Limits {
         sent: pace(network.upload_limit),
+        beside: Some(Arc::new(Pace::beside(foreground.clone(), BESIDE_BYTES_PER_S, env.clone()))),
         received: pace(network.download_limit),
         requests_max: Some(network.requests),
     }
@@ -424,12 +444,13 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_network_become_limits() {
-        let free = limits(&Network::default(), &Env::real());
+        let quiet = Arc::new(Foreground::new(Env::real()));
+        let free = limits(&Network::default(), &quiet, &Env::real());
         assert!(free.sent.is_none() && free.received.is_none());
         assert_eq!(free.requests(), 16);
         let (upload_limit, download_limit) = (Size(1 << 20), Size(2 << 20));
         let set = Network { upload_limit, download_limit, requests: 3 };
-        let set = limits(&set, &Env::real());
+        let set = limits(&set, &quiet, &Env::real());
         assert_eq!(set.sent.as_ref().map(|pace| pace.bytes_per_s()), Some(1 << 20));
         assert_eq!(set.received.as_ref().map(|pace| pace.bytes_per_s()), Some(2 << 20));
         assert_eq!(set.requests(), 3);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::env::Env;
+use rdrivefs_remote::foreground::breathe;
 use rdrivefs_remote::proof::Outboard;
 
 use crate::chunk::{self, ChunkId, IdHasher};
@@ -165,6 +166,7 @@ impl LayerBuilder {
         let mut seal = |block: u32, piece: &[u8]| {
             let nonce = block_nonce(block, block == last);
             seal::seal_into(&key, &nonce, &aad, piece, &mut self.bodies);
+            breathe();
         };
         match packed {
             Packed::Raw => {
@@ -194,6 +196,7 @@ impl LayerBuilder {
             let start = chunk.offset as usize;
             chunk.offset = u32::try_from(bytes.len()).expect("a layer has 16 MiB");
             bytes.extend_from_slice(&self.bodies[start..start + chunk.sealed_len() as usize]);
+            breathe();
         }
         let at = u32::try_from(bytes.len()).expect("a layer has 16 MiB");
         bytes.extend_from_slice(&header::seal_toc(&self.key, &self.binding, &toc));
@@ -234,6 +237,7 @@ fn compare(reader: &LayerReader, bytes: &[u8], ids_key: &Key, ids: &[ChunkId]) -
             let sealed = &bytes[span.start as usize..span.end as usize];
             reader.open_into(number, range, sealed, &mut plain)?;
             hasher.update(&plain);
+            breathe();
         }
         if hasher.finish() != *id {
             let what = format!("chunk {number} of a layer being closed");
