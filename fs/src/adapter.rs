@@ -21,6 +21,7 @@ mod listing;
 mod kernel;
 mod reply;
 mod standing;
+mod loans;
 mod pool;
 mod convert;
 mod errno;

@@ -11,9 +11,6 @@ use super::core::words::{Attr, Kind, TimeNs};
 /// What `stat` gives as the block to copy by; the kernel takes it for the block of its page cache.
 const STAT_BLOCK_BYTES: u32 = 4096;
 const MODE_BITS: u32 = 0o7777;
-const SET_USER: u32 = 0o4000;
-const SET_GROUP: u32 = 0o2000;
-const GROUP_RUNS: u32 = 0o0010;
 
 pub(super) fn ino(node: INodeNo) -> Ino {
     Ino(node.0)
@@ -94,17 +91,6 @@ pub(super) fn permissions(mode: u32) -> u32 {
     mode & MODE_BITS
 }
 
-/// The mode without the bits that lend the owner's rights, where it has any: a write, truncation
-/// or change of owner takes them away. The group's bit on a file the group cannot run is no such
-/// loan; it marks mandatory locks, and stays.
-pub(super) fn without_loans(kind: Kind, mode: u32) -> Option<u32> {
-    let mut left = mode & !SET_USER;
-    if mode & GROUP_RUNS != 0 {
-        left &= !SET_GROUP;
-    }
-    (kind != Kind::Directory && left != mode).then_some(left)
-}
-
 pub(super) fn system_time(time: TimeNs) -> SystemTime {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
     let second =
@@ -145,13 +131,5 @@ mod tests {
         let time = TimeNs { secs: -2, nanos: 800_000_000 };
         let before = UNIX_EPOCH.duration_since(system_time(time)).unwrap();
         assert_eq!(before, Duration::from_millis(1200));
-    }
-
-    #[test]
-    fn only_a_runnable_group_lends() {
-        assert_eq!(without_loans(Kind::File, 0o6755), Some(0o755));
-        assert_eq!(without_loans(Kind::File, 0o2644), None);
-        assert_eq!(without_loans(Kind::File, 0o755), None);
-        assert_eq!(without_loans(Kind::Directory, 0o6755), None);
     }
 }

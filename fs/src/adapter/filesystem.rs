@@ -24,6 +24,7 @@ use super::core::words::{Caller, Rename, SeekTo, SetAttr, SetXattr};
 use super::errno::errno;
 use super::kernel::{Kernel, negotiate};
 use super::listing::{fill, fill_plus};
+use super::loans::Changer;
 use super::reply::{
     TTL, reply_attr, reply_data, reply_empty, reply_entry, reply_written, reply_xattr,
 };
@@ -94,7 +95,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             );
             let (ctime, crtime) = (ctime.map(time), crtime.map(time));
             let mut set = SetAttr { mode, uid, gid, size, atime, mtime, ctime, crtime };
-            reply_attr("setattr", reply, self.0.set_attr(ino(node), req.uid(), &mut set));
+            reply_attr("setattr", reply, self.0.set_attr(ino(node), Changer::of(req), &mut set));
         });
     }
 
@@ -249,7 +250,7 @@ impl<C: Core> Filesystem for Adapter<C> {
 
     fn write(
         &self,
-        _: &Request,
+        req: &Request,
         node: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -259,16 +260,16 @@ impl<C: Core> Filesystem for Adapter<C> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let node = ino(node);
+        let (node, by) = (ino(node), Changer::of(req));
         let short = data.len() <= SHORT_WRITE_BYTES_MAX;
         let permit = if short { self.0.carry_short() } else { self.0.carry() };
         if permit.is_some() {
             return self.0.guard("write", || {
-                reply_written("write", reply, self.0.write(node, offset, data, write_flags));
+                reply_written("write", reply, self.0.write(node, offset, data, write_flags, by));
             });
         }
         self.0.wait_writing(data, move |state, data| {
-            reply_written("write", reply, state.write(node, offset, data, write_flags));
+            reply_written("write", reply, state.write(node, offset, data, write_flags, by));
         });
     }
 

@@ -12,11 +12,12 @@ use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::report::FileState;
 use rdrivefs_sync::{Error, Result};
 
-use super::convert::{permissions, without_loans};
+use super::convert::permissions;
 use super::core::Core;
 use super::core::words::{Attr, Kind, Rename, SetAttr};
 use super::kernel::Kernel;
 use super::listing::PAGE_ENTRIES;
+use super::loans::{self, Changer};
 use super::pool::Pool;
 use super::reply::reply_data;
 
@@ -274,16 +275,11 @@ impl<C: Core> State<C> {
         again || self.core.has_at_most(dir, SHORT_ENTRIES).unwrap_or(false)
     }
 
-    /// Changes attributes, taking lent rights away where Linux does: with HANDLE_KILLPRIV_V2 the
-    /// kernel leaves that to us. fuser does not pass on whether the caller may keep them through a
-    /// truncation, so everybody but root is taken not to.
-    pub(super) fn set_attr(&self, ino: Ino, caller_uid: u32, set: &mut SetAttr) -> Result<Attr> {
-        let owner = set.uid.is_some() || set.gid.is_some();
-        let truncated = set.size.is_some() && caller_uid != 0;
+    /// Changes attributes, taking lent rights away where Linux does.
+    pub(super) fn set_attr(&self, ino: Ino, by: Changer, set: &mut SetAttr) -> Result<Attr> {
         set.mode = set.mode.map(permissions);
-        if set.mode.is_none() && (owner || truncated) {
-            let attr = self.core.attr(ino)?;
-            set.mode = without_loans(attr.kind, attr.mode);
+        if set.mode.is_none() && loans::end_with(set, by) {
+            set.mode = loans::without(&self.core.attr(ino)?, by);
         }
         self.core.set_attr(ino, set)
     }
@@ -294,13 +290,13 @@ impl<C: Core> State<C> {
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
+        by: Changer,
     ) -> Result<u32> {
-        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            let attr = self.core.attr(ino)?;
-            if let Some(mode) = without_loans(attr.kind, attr.mode) {
-                self.core.set_attr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
-                self.kernel.forget_attr(ino);
-            }
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+            && let Some(mode) = loans::without(&self.core.attr(ino)?, by)
+        {
+            self.core.set_attr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+            self.kernel.forget_attr(ino);
         }
         let written = match flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             true => self.core.write_back(ino, offset, data)?,

@@ -211,6 +211,45 @@ fn a_write_by_another_takes_lent_rights_away(mount: Mount) {
     assert_eq!(mode(), 0o777);
 }
 
+fn lent_rights_end_as_on_a_local_disk(mount: Mount) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let local = mount("suid,allow_other");
+    let mut disk = tempfile::Builder::new();
+    let disk = disk.permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    fs::set_permissions(local.dir.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    for mode in [0o2644, 0o2654, 0o6666, 0o6777] {
+        for groups in ["--clear-groups", "--groups=7"] {
+            for script in [
+                "truncate -s 3 $FILE",
+                "echo more >> $FILE",
+                "fallocate -l 99 $FILE",
+                "chown 65534 $FILE",
+            ] {
+                let left = |path: &std::path::Path| {
+                    fs::write(path, b"content").unwrap();
+                    std::os::unix::fs::chown(path, Some(65534), Some(7)).unwrap();
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+                    let status = std::process::Command::new("setpriv")
+                        .args(["--reuid=65534", "--regid=65534", groups, "sh", "-c", script])
+                        .env("FILE", path)
+                        .status();
+                    assert!(status.unwrap().success(), "{script}");
+                    fs::metadata(path).unwrap().mode() & 0o7777
+                };
+                let (here, there) = (left(&local.path("f")), left(&disk.path().join("f")));
+                assert_eq!(here, there, "{mode:o} {groups} {script}: {here:o}, not {there:o}");
+            }
+        }
+    }
+    let socket = local.path("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o6755)).unwrap();
+    std::os::unix::fs::chown(&socket, None, None).unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o7777, 0o755, "an owner who is left");
+}
+
 on_each_core!(
     an_unlinked_file_lives_until_it_is_closed,
     names_of_any_255_bytes,
@@ -222,4 +261,5 @@ on_each_core!(
     ranges_are_copied_between_files,
     statfs_tells_of_room,
     a_write_by_another_takes_lent_rights_away,
+    lent_rights_end_as_on_a_local_disk,
 );
