@@ -16,11 +16,10 @@ use fuser::{
 use rdrivefs_sync::Error;
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::remote::env::Env;
-use rustix::fs::XattrFlags;
 
 use super::convert::{file_attr, ino, kind, nothing, permissions, time, time_or_now};
 use super::core::Core;
-use super::core::words::{Caller, Rename, SeekTo, SetAttr, SetXattr};
+use super::core::words::{Caller, Rename, SeekTo, SetAttr};
 use super::errno::errno;
 use super::kernel::{Kernel, negotiate};
 use super::listing::{fill, fill_plus};
@@ -351,13 +350,7 @@ impl<C: Core> Filesystem for Adapter<C> {
             if name.as_bytes() == standing::NAME {
                 return reply.error(Errno::EPERM);
             }
-            let how = match XattrFlags::from_bits(flags.cast_unsigned()) {
-                Some(XattrFlags::CREATE) => SetXattr::Create,
-                Some(XattrFlags::REPLACE) => SetXattr::Replace,
-                Some(flags) if flags.is_empty() => SetXattr::Any,
-                _ => return reply.error(Errno::EINVAL),
-            };
-            let set = self.0.core.set_xattr(ino(node), name.as_bytes(), value, how);
+            let set = self.0.set_xattr(ino(node), name.as_bytes(), value, flags.cast_unsigned());
             reply_empty("setxattr", reply, set);
         });
     }
@@ -374,10 +367,12 @@ impl<C: Core> Filesystem for Adapter<C> {
         });
     }
 
-    fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        // Linux lists these to CAP_SYS_ADMIN alone. The kernel tells us no capabilities, so to root.
+        let hidden = |name: &[u8]| req.uid() != 0 && name.starts_with(b"trusted.");
         self.0.guard("listxattr", || {
             let names = self.0.core.xattrs(ino(node)).map(|names| {
-                let told = names.iter().filter(|name| *name != standing::NAME);
+                let told = names.iter().filter(|name| *name != standing::NAME && !hidden(name));
                 told.flat_map(|name| name.iter().copied().chain([0])).collect()
             });
             reply_xattr("listxattr", reply, size, names);

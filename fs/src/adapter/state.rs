@@ -11,10 +11,11 @@ use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::report::FileState;
 use rdrivefs_sync::{Error, Result};
+use rustix::fs::XattrFlags;
 
 use super::convert::permissions;
 use super::core::Core;
-use super::core::words::{Attr, Kind, Rename, SetAttr};
+use super::core::words::{Attr, Kind, Rename, SetAttr, SetXattr};
 use super::kernel::Kernel;
 use super::listing::PAGE_ENTRIES;
 use super::loans::{self, Changer};
@@ -282,6 +283,23 @@ impl<C: Core> State<C> {
             set.mode = loans::without(&self.core.attr(ino)?, by);
         }
         self.core.set_attr(ino, set)
+    }
+
+    /// Sets an extended attribute. One that is to be both new and there already never is: what it
+    /// fails by is what the local filesystems see first.
+    pub(super) fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        const BOTH: XattrFlags = XattrFlags::CREATE.union(XattrFlags::REPLACE);
+        let how = match XattrFlags::from_bits(flags) {
+            Some(XattrFlags::CREATE) => SetXattr::Create,
+            Some(XattrFlags::REPLACE) => SetXattr::Replace,
+            Some(BOTH) => {
+                self.core.xattr(ino, name)?;
+                SetXattr::Create
+            }
+            Some(flags) if flags.is_empty() => SetXattr::Any,
+            _ => return Err(Posix::Invalid.into()),
+        };
+        self.core.set_xattr(ino, name, value, how)
     }
 
     pub(super) fn write(

@@ -111,6 +111,9 @@ fn extended_attributes(mount: Mount) {
     set("user.a", b"1", XattrFlags::empty()).unwrap();
     assert_eq!(set("user.a", b"2", XattrFlags::CREATE), Err(Errno::EXIST));
     assert_eq!(set("user.b", b"2", XattrFlags::REPLACE), Err(Errno::NODATA));
+    let both = XattrFlags::CREATE | XattrFlags::REPLACE;
+    assert_eq!(set("user.a", b"2", both), Err(Errno::EXIST));
+    assert_eq!(set("user.b", b"2", both), Err(Errno::NODATA));
     set("user.big", &big, XattrFlags::CREATE).unwrap();
     let mut value = vec![0; 64 << 10];
     let len = rustix::fs::getxattr(&path, "user.big", &mut value[..]).unwrap();
@@ -122,6 +125,29 @@ fn extended_attributes(mount: Mount) {
     rustix::fs::removexattr(&path, "user.a").unwrap();
     assert_eq!(rustix::fs::removexattr(&path, "user.a"), Err(Errno::NODATA));
     assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut value[..]), Err(Errno::NODATA));
+}
+
+fn roots_attributes_are_listed_to_root_alone(mount: Mount) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let local = mount("allow_other");
+    fs::set_permissions(local.dir.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = local.path("file");
+    fs::write(&path, b"").unwrap();
+    for name in ["user.a", "trusted.b", "security.c"] {
+        rustix::fs::setxattr(&path, name, b"1", XattrFlags::empty()).unwrap();
+    }
+    let listed = |mut command: std::process::Command| {
+        let said = command.args(["getfattr", "-m-", "--absolute-names"]).arg(&path).output();
+        let said = String::from_utf8(said.unwrap().stdout).unwrap();
+        let is_name = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        said.lines().filter(is_name).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut other = std::process::Command::new("setpriv");
+    other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    assert_eq!(listed(std::process::Command::new("env")), ["security.c", "trusted.b", "user.a"]);
+    assert_eq!(listed(other), ["security.c", "user.a"]);
 }
 
 fn times_are_kept_to_the_nanosecond_on_both_sides_of_1970(mount: Mount) {
@@ -256,6 +282,7 @@ on_each_core!(
     ten_thousand_entries_are_listed_once_each_even_while_some_go,
     holes_are_punched_and_read_as_zeros,
     extended_attributes,
+    roots_attributes_are_listed_to_root_alone,
     times_are_kept_to_the_nanosecond_on_both_sides_of_1970,
     special_files_keep_their_kind_and_number,
     ranges_are_copied_between_files,

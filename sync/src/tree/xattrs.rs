@@ -16,6 +16,9 @@ const NAME_BYTES_MAX: usize = 255;
 /// Longest value, as Linux has it.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
+/// What names begin with, beside those of access lists.
+const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
 /// The longest value that goes, with its name, into one record of the journal.
 const RECORD_BYTES_MAX: usize = 60 << 10;
 
@@ -43,9 +46,10 @@ impl Tree {
     /// The value of an extended attribute.
     ///
     /// # Errors
-    /// [`Posix::NoData`] when there is none.
+    /// [`Posix::NoData`] when there is none; for a name that none can have, as in
+    /// [`Tree::set_xattr`].
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        Ok(self.xattr_value(ino, name)?.ok_or(Posix::NoData)?)
+        self.xattr_value(ino, name)?.ok_or_else(|| missing(name))
     }
 
     /// The names of all extended attributes.
@@ -69,7 +73,8 @@ impl Tree {
     /// # Errors
     /// Those of `setxattr(2)`.
     pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
-        check(name, value)?;
+        check_name(name)?;
+        check_value(value)?;
         let _gate = self.shared();
         let _names = lock(&self.names);
         // Must: nothing is recorded about a file that is gone.
@@ -96,15 +101,20 @@ impl Tree {
         self.carry_out(&Op::Attr(Box::new(attrs)))
     }
 
-    /// Removes an extended attribute.
+    /// Removes an extended attribute. An access list that is not there is one that says no more
+    /// than the mode: to remove it is no mistake, and changes nothing.
     ///
     /// # Errors
-    /// [`Posix::NoData`] when there is none.
+    /// [`Posix::NoData`] when there is none; for a name that none can have, as in
+    /// [`Tree::set_xattr`].
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         let _gate = self.shared();
         let _names = lock(&self.names);
-        self.xattr_value(ino, name)?.ok_or(Posix::NoData)?;
-        self.record_xattr(ino, name, None, self.now())
+        match self.xattr_value(ino, name)? {
+            Some(_) => self.record_xattr(ino, name, None, self.now()),
+            None if name == acl::ACCESS || name == acl::DEFAULT => Ok(()),
+            None => Err(missing(name)),
+        }
     }
 
     fn record_xattr(
@@ -140,16 +150,29 @@ impl Tree {
     }
 }
 
-fn check(name: &[u8], value: &[u8]) -> Result<()> {
+/// Lets a name pass that Linux' local filesystems have; theirs are the errors of the others.
+fn check_name(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(Posix::OutOfRange.into());
     }
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return Ok(());
+    }
+    match SPACES.iter().find_map(|space| name.strip_prefix(*space)) {
+        Some(b"") => Err(Posix::Invalid.into()),
+        Some(_) => Ok(()),
+        None => Err(Posix::NotSupported.into()),
+    }
+}
+
+/// Why nothing of that name is there.
+fn missing(name: &[u8]) -> Error {
+    check_name(name).err().unwrap_or(Posix::NoData.into())
+}
+
+fn check_value(value: &[u8]) -> Result<()> {
     if value.len() > VALUE_BYTES_MAX {
         return Err(Posix::NoSpace.into());
     }
-    let spaces = [&b"user."[..], b"trusted.", b"security.", b"system.posix_acl_"];
-    match spaces.iter().any(|space| name.starts_with(space)) {
-        true => Ok(()),
-        false => Err(Posix::NotSupported.into()),
-    }
+    Ok(())
 }

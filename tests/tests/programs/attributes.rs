@@ -164,7 +164,20 @@ fn extended_attributes_are_kept_by_files_folders_and_links() {
     set("security.s", b"s", XattrFlags::empty()).unwrap();
     fails(set("user.a", b"2", XattrFlags::CREATE), Errno::EXIST, "one that is there");
     fails(set("user.n", b"2", XattrFlags::REPLACE), Errno::NODATA, "one that is not");
-    fails(set("other.n", b"2", XattrFlags::empty()), Errno::OPNOTSUPP, "a space nobody knows");
+    for name in ["user.", "trusted.", "security."] {
+        fails(set(name, b"2", XattrFlags::empty()), Errno::INVAL, "a space without a name");
+        fails(get(&file, name), Errno::INVAL, "a space without a name");
+        fails(rustix::fs::removexattr(&file, name), Errno::INVAL, "a space without a name");
+    }
+    for name in ["other.n", "system.posix_acl_other"] {
+        fails(set(name, b"2", XattrFlags::empty()), Errno::OPNOTSUPP, name);
+        fails(get(&file, name), Errno::OPNOTSUPP, name);
+        fails(rustix::fs::removexattr(&file, name), Errno::OPNOTSUPP, name);
+    }
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        rustix::fs::removexattr(&file, list).expect("a list that is not there says what modes say");
+        rustix::fs::removexattr(&dir, list).expect("a list that is not there says what modes say");
+    }
     let long = format!("user.{}", "n".repeat(251));
     fails(set(&long, b"2", XattrFlags::empty()), Errno::RANGE, "a name of 256 bytes");
     set(&long[..255], b"long", XattrFlags::empty()).unwrap();
