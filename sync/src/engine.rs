@@ -211,7 +211,7 @@ impl Parts {
 
     async fn spot(&self, remote: &Remote, count: u64) -> Result<Spot> {
         let found = self.verifier.spot(remote, count).await?;
-        let failures = found.failures.len() as u64;
+        let failures = found.failed();
         if failures > 0 {
             tracing::warn!(remote = remote.name, failures, "a remote lacks what it should hold");
             self.tree.flush()?;

@@ -302,8 +302,10 @@ impl Remote {
 pub enum Answer {
     /// The right bytes.
     Right,
-    /// Missing, wrong or refused; why.
+    /// Wrong or refused; why.
     Wrong(String),
+    /// The remote says that it has nothing of the layer.
+    Missing(String),
     /// No answer came, so nothing is known: the remote may be away.
     None(String),
 }
@@ -331,6 +333,7 @@ impl Remotes {
             match slice.and_then(|slice| proof::verify(&want.id, layer.len, want.range, slice)) {
                 Ok(_) => Answer::Right,
                 Err(e) if e.is_transient() => Answer::None(e.to_string()),
+                Err(e) if e.is_missing() => Answer::Missing(e.to_string()),
                 Err(e) => Answer::Wrong(e.to_string()),
             }
         };

@@ -6,7 +6,7 @@
 //! so that it is sent again, and is named by every audit until that has succeeded or an audit of
 //! everything found it whole.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use rdrivefs_remote::blob::BlobId;
@@ -27,16 +27,18 @@ const BATCH: usize = 128;
 /// Layers read from the index in one step.
 const STEP_LAYERS: usize = 4_096;
 
-/// A challenge that was not answered rightly.
+/// A layer with challenges that were not answered rightly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The layer.
     pub layer: LayerNumber,
     /// Its name.
     pub id: BlobId,
-    /// Where in the layer, in bytes; none when the whole layer is gone.
+    /// The first place in the layer, in bytes; none when the whole layer is gone.
     pub offset: Option<u64>,
-    /// Which check failed.
+    /// How many challenges.
+    pub count: u64,
+    /// Which check failed first.
     pub why: String,
 }
 
@@ -49,10 +51,30 @@ pub struct Found {
     pub layers: u64,
     /// Challenges answered, rightly or wrongly.
     pub samples: u64,
-    /// Those that were not answered rightly, one for each layer and offset.
+    /// Those that were not answered rightly, layer by layer.
     pub failures: Vec<Failure>,
     /// Why there were no further answers, if the remote fell silent.
     pub silent: Option<String>,
+}
+
+impl Found {
+    /// Challenges that were not answered rightly.
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().map(|failure| failure.count).sum()
+    }
+
+    /// Adds a challenge that was not answered rightly.
+    fn fail(&mut self, layer: LayerNumber, id: BlobId, offset: Option<u64>, why: String) {
+        // An audit of everything asks layer by layer, so the last one is nearly always the one.
+        match self.failures.iter_mut().rev().find(|failure| failure.layer == layer) {
+            None => self.failures.push(Failure { layer, id, offset, count: 1, why }),
+            Some(failure) => {
+                failure.count += 1;
+                let both = failure.offset.zip(offset);
+                failure.offset = both.map(|(known, offset)| known.min(offset));
+            }
+        }
+    }
 }
 
 /// Challenges remotes and checks the cache.
@@ -157,13 +179,14 @@ impl Verifier {
             let asked: Vec<_> = batch.iter().map(|(_, layer)| (*layer, draw(layer))).collect();
             let answers = self.remotes.challenge(remote, &asked).await;
             for (((number, _), (_, offset)), answer) in batch.iter().zip(asked).zip(answers) {
-                if let Answer::Wrong(_) = answer {
+                if let Answer::Wrong(_) | Answer::Missing(_) = answer {
                     failures += 1;
-                    let (at, offset) = (self.env.wall_ms(), Some(offset));
+                    let offset = matches!(answer, Answer::Wrong(_)).then_some(offset);
+                    let at = self.env.wall_ms();
                     let damage = Damage { layer: *number, at, offset };
                     self.index.add_damage(remote.number, &damage)?;
                 }
-                if let Answer::Wrong(why) | Answer::None(why) = answer {
+                if let Answer::Wrong(why) | Answer::Missing(why) | Answer::None(why) = answer {
                     unproven.entry(*number).or_insert(why);
                 }
             }
@@ -212,12 +235,7 @@ impl Verifier {
         match self.cache.check(&layer) {
             Ok(false) => return Ok(()),
             Ok(true) => {}
-            Err(e) if e.is_corrupt() => found.failures.push(Failure {
-                layer: number,
-                id: row.id,
-                offset: None,
-                why: e.to_string(),
-            }),
+            Err(e) if e.is_corrupt() => found.fail(number, row.id, None, e.to_string()),
             Err(e) => return Err(e),
         }
         found.bytes += row.len;
@@ -236,18 +254,15 @@ impl Verifier {
         let answers = self.remotes.challenge(remote, &asked).await;
         for ((number, layer, at), answer) in batch.iter().zip(answers) {
             match answer {
-                Answer::Right => found.samples += 1,
-                Answer::Wrong(why) => {
-                    found.samples += 1;
-                    found.failures.push(Failure {
-                        layer: *number,
-                        id: layer.id,
-                        offset: Some(*at),
-                        why,
-                    });
+                Answer::Right => {}
+                Answer::Wrong(why) => found.fail(*number, layer.id, Some(*at), why),
+                Answer::Missing(why) => found.fail(*number, layer.id, None, why),
+                Answer::None(why) => {
+                    found.silent = Some(why);
+                    continue;
                 }
-                Answer::None(why) => found.silent = Some(why),
             }
+            found.samples += 1;
         }
     }
 
@@ -256,7 +271,7 @@ impl Verifier {
         let audit = Audit {
             at: self.env.wall_ms().0,
             samples: found.samples,
-            failures: found.failures.len() as u64,
+            failures: found.failed(),
             bytes: found.bytes,
             whole,
         };
@@ -273,10 +288,11 @@ impl Verifier {
         found: &mut Found,
     ) -> Result<()> {
         let at = self.env.wall_ms();
-        let failed: HashSet<_> = found.failures.iter().map(|failure| failure.layer).collect();
+        let failed: HashMap<_, _> =
+            found.failures.iter().map(|failure| (failure.layer, failure.offset)).collect();
         for damage in self.index.damages(remote.number)? {
             let asked = only.is_none_or(|only| only.contains(&damage.layer));
-            if !asked || failed.contains(&damage.layer) {
+            if !asked || failed.contains_key(&damage.layer) {
                 continue;
             }
             let Some(row) = self.index.layer_if_any(damage.layer)? else { continue };
@@ -286,11 +302,9 @@ impl Verifier {
             }
             let why = "it was found damaged before and has not been sent again since".to_owned();
             let Damage { layer, offset, .. } = damage;
-            found.failures.push(Failure { layer, id: row.id, offset, why });
+            found.fail(layer, row.id, offset, why);
         }
-        for layer in failed {
-            let first = found.failures.iter().find(|failure| failure.layer == layer);
-            let offset = first.and_then(|failure| failure.offset);
+        for (layer, offset) in failed {
             self.index.add_damage(remote.number, &Damage { layer, at, offset })?;
         }
         Ok(())

@@ -453,6 +453,29 @@ fn damage_stays_named_until_the_layer_was_sent_again() {
 }
 
 #[test]
+fn a_damaged_layer_is_named_once_however_many_challenges_it_fails() {
+    let world = World::new();
+    let (drive, _) = world.founder();
+    put(drive.tree(), Ino::ROOT, b"file", &noise(1, 4 * MIB));
+    sync(&drive);
+    let layer = rot(&world, MIB as u64);
+    let mut bytes = std::fs::read(&layer).unwrap();
+    bytes[50_000..3_000_000].fill(0);
+    std::fs::write(&layer, &bytes).unwrap();
+    let wrong = verify(&drive, Samples::All);
+    assert_eq!((wrong.damaged.len(), wrong.damaged[0].offset), (1, Some(4_096)), "{wrong:?}");
+    assert_eq!((wrong.failures, wrong.targets[0].failures), (722, 722), "{wrong:?}");
+    assert_eq!(wrong.damaged[0].failures, wrong.failures);
+    std::fs::remove_file(&layer).unwrap();
+    let gone = verify(&drive, Samples::All);
+    assert_eq!((gone.damaged.len(), gone.damaged[0].offset), (1, None), "{gone:?}");
+    assert_eq!(gone.failures, (bytes.len() as u64).div_ceil(4_096), "all of it: {gone:?}");
+    let again = verify(&drive, Samples::Count(1));
+    assert_eq!((again.damaged.len(), again.damaged[0].offset), (1, None), "{again:?}");
+    assert_eq!(gone.samples, wrong.samples, "{gone:?} {wrong:?}");
+}
+
+#[test]
 fn damage_that_cannot_be_sent_again_stays_and_the_rest_reads() {
     let world = World::new();
     let (drive, _) = world.founder();

@@ -413,6 +413,7 @@ impl Drive {
                 object: failure.id.to_string(),
                 remote,
                 offset: failure.offset,
+                failures: failure.count,
                 why: failure.why,
                 files: files.get(&failure.layer).cloned().unwrap_or_default(),
             })
@@ -468,7 +469,7 @@ fn note(
     let complete = found.silent.is_none();
     let chance = if whole && complete { 0.0 } else { unseen(plan.loss, found.samples) };
     report.samples += found.samples;
-    report.failures += found.failures.len() as u64;
+    report.failures += found.failed();
     report.unseen = report.unseen.max(if found.bytes == 0 { 0.0 } else { chance });
     report.targets.push(VerifyTarget {
         remote: remote.map(str::to_owned),
@@ -476,7 +477,7 @@ fn note(
         bytes: found.bytes,
         layers: found.layers,
         samples: found.samples,
-        failures: found.failures.len() as u64,
+        failures: found.failed(),
         unseen: if found.bytes == 0 { 0.0 } else { chance },
         error: found.silent,
     });

@@ -43,7 +43,7 @@ pub struct VerifyReport {
     pub unseen: f64,
     /// Each remote, or the local cache.
     pub targets: Vec<VerifyTarget>,
-    /// Every object found damaged or missing.
+    /// Every object found damaged or missing, once for each place it should be in.
     pub damaged: Vec<Damaged>,
     /// How long it took.
     pub elapsed_ms: u64,
@@ -77,8 +77,10 @@ pub struct Damaged {
     pub object: String,
     /// The remote; `null` for this computer.
     pub remote: Option<String>,
-    /// Where in the object, in bytes; `null` when all of it is missing.
+    /// Where in the object, in bytes, it was first seen; `null` when all of it is missing.
     pub offset: Option<u64>,
+    /// Challenges over it that failed.
+    pub failures: u64,
     /// What did not hold.
     pub why: String,
     /// The files it belongs to.

@@ -63,7 +63,10 @@ pub(super) fn verify(value: &Value, paint: Paint) -> String {
         }
     }
     for damaged in each(&value["damaged"]) {
-        let line = format!("damaged: {} {}", text(&damaged["object"]), text(&damaged["why"]));
+        let mut line = format!("damaged: {} {}", text(&damaged["object"]), text(&damaged["why"]));
+        if let many @ 2.. = number(&damaged["failures"]) {
+            let _ = write!(line, ", in {many} challenges");
+        }
         let _ = writeln!(out, "{}", paint.paint(Style::Bad, &line));
         for file in each(&damaged["files"]) {
             let _ = writeln!(out, "  {}", text(file));
