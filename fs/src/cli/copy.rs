@@ -5,6 +5,7 @@
 
 mod copier;
 mod disk;
+mod unfinished;
 mod side;
 mod tree;
 
@@ -23,11 +24,16 @@ use copier::{Copier, measure};
 use disk::Disk;
 use side::{STEP_BYTES, Side, existing};
 use tree::{InTree, path_of};
+use unfinished::Temporaries;
+
+pub(super) use unfinished::any_killed;
 
 /// The drive's side of a copy, and how its paths are written.
 struct Inside<'a> {
     side: &'a dyn Side,
     mount: Option<&'a Path>,
+    /// Where this computer keeps what it knows of the drive.
+    state: &'a Path,
     common: &'a Common,
 }
 
@@ -43,7 +49,8 @@ pub(super) fn put(common: &Common, paths: &[PathBuf]) -> Result<()> {
         if bars::is_wanted(common) {
             from.iter().for_each(|file| measure(&Disk, file, &progress));
         }
-        let mut copier = Copier::new(&Disk, inside.side, &progress, &tell);
+        let temps = Temporaries::inside(inside.state, inside.root())?;
+        let mut copier = Copier::new((&Disk, inside.side), temps, &progress, &tell);
         for file in from {
             let target = target(&dest, folder, file)?;
             make_above(inside.side, &target)?;
@@ -79,7 +86,8 @@ pub(super) fn get(common: &Common, paths: &[PathBuf]) -> Result<()> {
         if bars::is_wanted(common) {
             from.iter().for_each(|path| measure(inside.side, path, &progress));
         }
-        let mut copier = Copier::new(inside.side, &Disk, &progress, &tell);
+        let temps = Temporaries::outside();
+        let mut copier = Copier::new((inside.side, &Disk), temps, &progress, &tell);
         for path in &from {
             let target = target(to, folder, path)?;
             not_into_itself(path, &target, inside.mount.is_some())?;
@@ -110,6 +118,11 @@ pub(super) fn remove(common: &Common, paths: &[PathBuf]) -> Result<()> {
 }
 
 impl Inside<'_> {
+    /// Where the paths of the drive begin.
+    fn root(&self) -> &Path {
+        self.mount.unwrap_or(Path::new("/"))
+    }
+
     /// A path of the drive as this side takes it.
     fn path(&self, path: &Path) -> Result<PathBuf> {
         match self.mount {
@@ -125,14 +138,19 @@ impl Inside<'_> {
     }
 }
 
-/// Does `work` through the mount, or on the tree.
+/// Does `work` through the mount, or on the tree, once what killed copies left is out of the way.
 fn within(common: &Common, work: impl FnOnce(&Inside<'_>) -> Result<()>) -> Result<()> {
     let home: Home = places::home(common)?;
+    let state = &home.state_dir();
+    let work = |inside: &Inside<'_>| {
+        unfinished::sweep(state, inside.root(), inside.side);
+        work(inside)
+    };
     if let Some(mount) = ask::mounted_on(&home) {
-        return work(&Inside { side: &Disk, mount: Some(&mount), common });
+        return work(&Inside { side: &Disk, mount: Some(&mount), state, common });
     }
     ask::with_drive(common, &home, |drive| {
-        work(&Inside { side: &InTree(drive.tree()), mount: None, common })
+        work(&Inside { side: &InTree(drive.tree()), mount: None, state, common })
     })
 }
 
@@ -223,7 +241,12 @@ fn remove_all(side: &dyn Side, path: &Path) -> Result<()> {
     let folder = existing(side, path)?.kind == Kind::Directory;
     if folder {
         for name in side.names(path)? {
-            remove_all(side, &path.join(name))?;
+            let path = path.join(name);
+            match remove_all(side, &path) {
+                // Somebody else was faster.
+                Err(_) if side.meta(&path)?.is_none() => {}
+                removed => removed?,
+            }
         }
     }
     side.remove(path, folder)

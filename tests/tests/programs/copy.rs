@@ -1,11 +1,13 @@
 //! Copying whole trees onto a drive and back, with all that tools know to keep.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
+use std::process::{Child, Stdio};
 
-use crate::drive::{Drive, missing, names, noise, sh};
+use crate::drive::{Drive, missing, names, noise, sh, wait_for};
 
 /// Sizes around the bounds of pages and blocks.
 const SIZES: [usize; 7] = [0, 1, 4_095, 4_096, 4_097, 70_000, 300_000];
@@ -97,6 +99,72 @@ fn rsync_carries_everything_there_and_back() {
         ),
         ""
     );
+}
+
+/// A program that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Begins a copy into the drive that does not end before its input does.
+fn half_put(drive: &Drive, to: &Path, dir: &Path) -> Ended {
+    let before = names(dir).len();
+    let mut put = drive.device.command(&["put", "-", to.to_str().unwrap()]);
+    let mut put = Ended(put.stdin(Stdio::piped()).spawn().unwrap());
+    put.0.stdin.as_mut().unwrap().write_all(&noise("half", 3 << 20)).unwrap();
+    wait_for("a temporary file is there", || names(dir).len() > before);
+    put
+}
+
+#[test]
+fn what_a_killed_put_leaves_goes_with_the_next_and_is_never_copied() {
+    let drive = Drive::new();
+    let (dir, own) = (drive.dir("d"), drive.outside("own"));
+    let person = [".rdrivefs-1-1", ".rdrivefs-0123456789abcdef-1"];
+    person.iter().for_each(|name| fs::write(dir.join(name), "a person's").unwrap());
+    let mut running = half_put(&drive, &dir.join("running"), &dir);
+    let kept = names(&dir);
+    let mut killed = half_put(&drive, &dir.join("killed"), &dir);
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    assert_eq!(names(&dir).len(), kept.len() + 1, "{:?}", names(&dir));
+    let words = "a put that ended before its time";
+    assert!(drive.device.run(&["doctor"]).out.contains(words), "the doctor names it");
+    fs::write(own.join("f"), "1").unwrap();
+    drive.device.ok(&["put", own.join("f").to_str().unwrap(), drive.device.dir_str()]);
+    assert_eq!(names(&dir), kept, "a running copy keeps its own, and persons keep theirs");
+    assert!(!drive.device.run(&["doctor"]).out.contains(words), "nothing is left");
+    let copy = own.join("copy");
+    let said = drive.device.run(&["get", dir.to_str().unwrap(), copy.to_str().unwrap()]);
+    assert_eq!((said.code, names(&copy)), (Some(0), vec![person[0].to_owned()]), "{said:?}");
+    assert_eq!(said.err.matches("left out: it is not whole yet").count(), 2, "{said:?}");
+    drop(running.0.stdin.take());
+    assert!(running.0.wait().unwrap().success());
+    assert_eq!(fs::read(dir.join("running")).unwrap(), noise("half", 3 << 20));
+    // The same without a mount.
+    let mut killed = half_put(&drive, &dir.join("killed"), &dir);
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    drive.device.unmount();
+    drive.device.ok(&["get", "/f", own.join("g").to_str().unwrap()]);
+    drive.device.mount();
+    assert_eq!(names(&dir), [person[1], person[0], "running"]);
+}
+
+#[test]
+fn what_goes_from_a_folder_while_it_is_copied_is_left_out() {
+    let drive = Drive::new();
+    // The descriptor by which this folder is listed is in the list, and gone right after.
+    let to = drive.path("descriptors");
+    let said = drive.device.run(&["put", "/proc/self/fd", to.to_str().unwrap()]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("left out: it went"), "{said:?}");
+    assert!(names(&to).len() >= 3, "the others are there: {:?}", names(&to));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use rdrivefs_sync::report::Phase;
 use rdrivefs_sync::tree::words::Kind;
 
 use super::side::{Meta, Side, Sink, existing};
+use super::unfinished::{Temporaries, is_temporary};
 use crate::failure::{Exit, Failure, Result};
 
 /// A copy that is under way.
@@ -22,18 +23,17 @@ pub(super) struct Copier<'a> {
     tell: &'a dyn Fn(&Path, Option<&str>),
     /// Where the first name of a file with several went.
     links: HashMap<(u64, u64), PathBuf>,
-    /// Temporary names given so far.
-    temps: u64,
+    temps: Temporaries,
 }
 
 impl<'a> Copier<'a> {
     pub(super) fn new(
-        from: &'a dyn Side,
-        to: &'a dyn Side,
+        (from, to): (&'a dyn Side, &'a dyn Side),
+        temps: Temporaries,
         progress: &'a Progress,
         tell: &'a dyn Fn(&Path, Option<&str>),
     ) -> Self {
-        Self { from, to, progress, tell, links: HashMap::new(), temps: 0 }
+        Self { from, to, progress, tell, links: HashMap::new(), temps }
     }
 
     /// Copies a file, or a folder with all that is in it; `named` is what a person asked for.
@@ -84,7 +84,17 @@ impl<'a> Copier<'a> {
             self.to.make_folder(to)?;
         }
         for name in self.from.names(from)? {
-            self.copy(&from.join(&name), &to.join(&name), false)?;
+            let path = from.join(&name);
+            if is_temporary(&name) {
+                (self.tell)(&path, Some("left out: it is not whole yet"));
+                continue;
+            }
+            match self.copy(&path, &to.join(&name), false) {
+                Err(_) if self.from.meta(&path)?.is_none() => {
+                    (self.tell)(&path, Some("left out: it went while the folder was copied"));
+                }
+                copied => copied?,
+            }
         }
         self.to.dress(to, meta)
     }
@@ -120,13 +130,13 @@ impl<'a> Copier<'a> {
         if self.to.meta(path)?.is_some_and(|meta| meta.kind == Kind::Directory) {
             return Err(refused(path, "a folder is there already"));
         }
-        self.temps += 1;
-        let temp = format!(".rdrivefs-{}-{}", std::process::id(), self.temps);
-        let temp = path.with_file_name(temp);
+        let temp = self.temps.beside(path)?;
         let made = make(self.to, &temp).and_then(|()| self.to.rename(&temp, path));
-        if made.is_err() || self.to.meta(&temp)?.is_some() {
-            // Renaming one name of a file over another does nothing at all.
-            drop(self.to.remove(&temp, false));
+        // It may be there also if all went well: to rename one name of a file over another does
+        // nothing at all.
+        let gone = matches!(self.to.meta(&temp), Ok(None));
+        if !gone && self.to.remove(&temp, false).is_err() {
+            self.temps.keep_note();
         }
         made
     }

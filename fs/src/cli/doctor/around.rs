@@ -13,7 +13,7 @@ use rdrivefs_sync::index::with_ending;
 use rdrivefs_sync::keybag::Keybag;
 use rdrivefs_sync::report::{Check, CheckState};
 
-use crate::cli::{ask, places, units, unmount};
+use crate::cli::{ask, copy, places, units, unmount};
 use crate::mount::{clear_dead, is_dead_mount};
 
 const REPAIR: &str = "`rdrivefs doctor --repair` mends it";
@@ -35,6 +35,7 @@ pub(super) fn look(home: &Home, repair: bool, served: bool) -> Vec<Check> {
         checks.extend(socket(home, repair));
         checks.extend(left_overs(home, repair));
     }
+    checks.extend(copies(home));
     checks.push(disk(home));
     checks
 }
@@ -183,6 +184,13 @@ fn left_overs(home: &Home, repair: bool) -> Option<Check> {
         return None;
     }
     Some(remove(&left, "left-overs", "files that were never finished are left", repair))
+}
+
+fn copies(home: &Home) -> Option<Check> {
+    let what = "a put that ended before its time may have left unfinished files in the drive";
+    let mend = "the next `rdrivefs put`, `get` or `rm` on this computer removes them";
+    copy::any_killed(&home.state_dir())
+        .then(|| check("left-overs", CheckState::Warning, what.into(), Some(mend)))
 }
 
 fn remove(paths: &[PathBuf], name: &str, what: &str, repair: bool) -> Check {
