@@ -352,11 +352,16 @@ fn what_was_written_so_is_not_what_comes_back_with_the_name() {
     b.publish();
     w.devices[0].hear(b);
     w.devices[0].merge();
+    let mtime = a.attr(held).unwrap().mtime;
     a.write(held, 0, b"late").unwrap();
+    a.set_attr(held, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
     a.forget(held, 1);
     let lines = same(&w);
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!(read(a, find(a, "moved.txt")), b"old");
+    let back = a.attr(find(a, "moved.txt")).unwrap();
+    assert_eq!(read(a, back.ino), b"old");
+    assert_eq!((back.mtime, back.mode), (mtime, 0o600));
+    assert_eq!(c.attr(find(c, "moved.txt")).unwrap().mode, 0o600, "what only he knew is told");
 }
 
 #[test]

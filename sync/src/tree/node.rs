@@ -133,6 +133,8 @@ pub struct Told {
     size: u64,
     #[n(1)]
     extents: Extents,
+    #[n(2)]
+    mtime: Option<TimeNs>,
 }
 
 /// A file in memory. Lock: the state alone; taken after the gate and the names, before the index.
@@ -222,6 +224,7 @@ impl Row {
 
     /// Another name leads here.
     pub fn linked(&mut self, link: u64) {
+        self.cut = None;
         self.hidden.retain(|known| *known != link);
         self.links.push(link);
         if self.kind != Kind::Directory {
@@ -274,8 +277,12 @@ impl Row {
     pub(super) fn unwrite(&mut self) {
         if self.is_written() {
             let told = self.told.take();
+            let mtime = told.as_ref().and_then(|told| told.mtime);
             (self.size, self.extents) =
                 told.map_or((0, Extents::default()), |told| (told.size, told.extents));
+            if !self.is_changed(Field::Mtime) {
+                self.mtime = mtime.unwrap_or(self.mtime);
+            }
             self.changed &= !(1 << Field::Content as u8);
         }
     }
@@ -293,7 +300,8 @@ impl Row {
     /// Its content is about to be changed.
     pub(super) fn write_over(&mut self) {
         if !self.is_written() && !self.heads.is_empty() {
-            self.told = Some(Told { size: self.size, extents: self.extents.clone() });
+            let (size, extents, mtime) = (self.size, self.extents.clone(), Some(self.mtime));
+            self.told = Some(Told { size, extents, mtime });
         }
     }
 

@@ -41,7 +41,8 @@ impl Tree {
             "a file was written to while its name was taken elsewhere: it is kept beside"
         );
         let op = Op::Salvage { ino: ino.0, made, link, parent: parent.0, name: name.clone(), now };
-        self.carry_out(&op)?;
+        let at = self.append_reserved(&op.encode())?;
+        self.applied(self.apply(&op, at))?;
         Ok(Some((parent, name)))
     }
 
@@ -100,7 +101,6 @@ impl Tree {
         self.staged_here(&node, at);
         let mut state = old.write();
         state.row.unwrite();
-        state.row.changed = 0;
         state.position = state.position.max(at);
         self.dirtied(&old, &mut state);
         Ok(())

@@ -226,7 +226,6 @@ impl Merging<'_> {
             let mut state = child.write();
             let directory = state.row.kind == Kind::Directory;
             state.marked_orphan(false);
-            state.row.cut = None;
             state.row.linked(link.0);
             if directory {
                 state.row.nlink = state.row.nlink.max(2);
