@@ -159,12 +159,11 @@ impl Cache {
         self.local(layer, 0..layer.len)
     }
 
-    /// Whether all bytes of `range` are here.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn has(&self, layer: &LayerRef, range: &Range<u64>) -> Result<bool> {
-        Ok(self.part(layer)?.first_missing(range).is_none())
+    /// Whether all bytes of `range` are sure to be here: waits for nobody, and so does not know of a
+    /// layer that is not in use, or just being changed.
+    pub fn is_known_here(&self, layer: &LayerRef, range: &Range<u64>) -> bool {
+        let Ok(parts) = self.parts.try_lock() else { return false };
+        parts.get(&layer.id).is_some_and(|part| part.is_known_here(range))
     }
 
     /// The bytes of `range`, if all of them are here.

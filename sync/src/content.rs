@@ -187,14 +187,12 @@ impl Chunks for Contents {
     }
 
     fn is_here(&self, layer: i64, number: u32, range: Range<u32>) -> bool {
-        let has = || {
-            let open = self.open(layer)?;
-            let blocks = open.reader.blocks_around(number, range)?;
-            let span = open.reader.span_of(number, blocks)?;
-            self.cache.has(&open.layer, &span)
+        let has = |open: Open| {
+            let blocks = open.reader.blocks_around(number, range).ok()?;
+            let span = open.reader.span_of(number, blocks).ok()?;
+            Some(self.cache.is_known_here(&open.layer, &span))
         };
-        // Whoever reads it is told what is wrong.
-        has().unwrap_or(true)
+        self.open(layer).ok().and_then(has).unwrap_or(false)
     }
 }
 

@@ -64,7 +64,7 @@ pub trait Core: Send + Sync + 'static {
     fn remember(&self, ino: Ino, count: u64);
     /// The kernel gives `count` of its references back.
     fn forget(&self, ino: Ino, count: u64);
-    /// Whether a read would wait for nothing but this computer's disk.
+    /// Whether a read is sure to wait for nothing but this computer's disk. Asks no disk itself.
     fn is_here(&self, _: Ino, _: u64, _: u32) -> bool {
         true
     }

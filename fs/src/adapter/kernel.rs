@@ -18,7 +18,8 @@ use super::core::words::Change;
 /// The most the kernel sends in one WRITE: its own limit for a request without privileges.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Read-ahead and write-back requests under way. Those that wait for a remote count among them, and
-/// beyond it the kernel sends none of anybody's, so no process may ever see it reached.
+/// beyond it the kernel sends none of anybody's. It grants less to a daemon that is not root's on a
+/// computer with little memory: 330 or so for each GiB.
 const BACKGROUND_MAX: u16 = 4096;
 /// What the kernel is asked for, where it has it. Not ATOMIC_O_TRUNC: a truncation is a SETATTR.
 /// Not POSIX_LOCKS and FLOCK_LOCKS: the kernel keeps locks itself. HANDLE_KILLPRIV_V2 saves an

@@ -46,7 +46,15 @@ impl Pool {
             match std::thread::Builder::new().name(self.0.name.into()).spawn(move || work(&shared))
             {
                 Ok(_) => queue.threads += 1,
-                Err(error) => tracing::error!(%error, "no thread for a waiting request"),
+                Err(error) => {
+                    tracing::error!(%error, "no thread for a waiting request");
+                    if queue.threads == 0 {
+                        // Nobody else would ever come to it.
+                        let left = queue.jobs.pop_back();
+                        drop(queue);
+                        return left.into_iter().for_each(|job| job());
+                    }
+                }
             }
         }
         drop(queue);

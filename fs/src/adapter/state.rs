@@ -95,6 +95,8 @@ impl<C: Core> State<C> {
     pub(super) fn guard(&self, op: &'static str, handler: impl FnOnce()) {
         self.core.called();
         guard(op, handler);
+        // Whoever was served after a while is here still.
+        self.core.called();
     }
 
     /// Whether this thread of the loop may wait; if not, the request goes to [`Self::wait`].
@@ -132,7 +134,8 @@ impl<C: Core> State<C> {
         if permit.is_some() {
             return self.guard("read", || read(self));
         }
-        let pool = if self.core.is_here(ino, offset, size) { &self.waiting } else { &self.away };
+        let here = catch_unwind(AssertUnwindSafe(|| self.core.is_here(ino, offset, size)));
+        let pool = if here.unwrap_or(false) { &self.waiting } else { &self.away };
         let state = Arc::clone(self);
         pool.run(move || state.guard("read", || read(&state)));
     }

@@ -145,6 +145,12 @@ impl Part {
         Some(start..range.end.next_multiple_of(RANGE_BYTES).min(self.len))
     }
 
+    /// Whether nothing of `range` is missing, as far as can be told at once.
+    pub(super) fn is_known_here(&self, range: &Range<u64>) -> bool {
+        let state = self.state.try_read();
+        state.is_ok_and(|state| range.end <= self.len && state.map.first_missing(range).is_none())
+    }
+
     /// The missing bytes from `start` on, up to `end` or the first range that is present.
     pub(super) fn run_of_missing(&self, start: u64, end: u64) -> Range<u64> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,7 @@ pub trait Chunks: Send + Sync {
     /// # Errors
     /// When they are neither here nor to be had, or do not open.
     fn read(&self, layer: i64, number: u32, range: Range<u32>) -> Result<Vec<u8>>;
-    /// Whether they are on this computer, as far as is known without reading them.
+    /// Whether they are sure to be on this computer, as far as is known without asking its disk.
     fn is_here(&self, _layer: i64, _number: u32, _range: Range<u32>) -> bool {
         true
     }

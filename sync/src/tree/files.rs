@@ -116,9 +116,9 @@ impl Tree {
         }
     }
 
-    /// Whether [`Tree::read`] would find all of it on this computer, as far as can be told at once.
+    /// Whether [`Tree::read`] is sure to find all of it on this computer, as far as can be told at once.
     pub fn is_here(&self, ino: Ino, offset: u64, len: u32) -> bool {
-        let Ok(node) = self.node(ino) else { return true };
+        let Ok(node) = self.node(ino) else { return false };
         let pieces = {
             let state = node.read();
             let end = offset.saturating_add(u64::from(len)).min(state.row.size);

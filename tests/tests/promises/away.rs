@@ -86,7 +86,7 @@ fn r18_readers_of_a_silent_node_can_be_killed_and_get_an_error_together() {
     (0..6).for_each(|n| holds(&a.dir, &format!("f{n}"), &noise(&format!("f{n}"), 300_000)));
 }
 
-/// More of them than the kernel would keep in the background, or than there are threads for.
+/// Many more of them than the loop has threads.
 #[test]
 fn r18_many_readers_of_a_silent_node_hold_up_nobody_whose_files_are_here() {
     const READERS: usize = 100;
