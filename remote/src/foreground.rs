@@ -127,37 +127,27 @@ mod tests {
         Arc::new(Foreground::new(Env::real()))
     }
 
-    #[test]
-    fn long_work_pauses_while_calls_come_in() {
-        let foreground = foreground();
-        foreground.behind(|| {
-            foreground.called();
-            assert!(breath(WORK) >= PAUSE);
-            let around = foreground.env.instant();
-            breathe();
-            let at_once = foreground.env.instant().since(around);
-            assert!(at_once < PAUSE || at_once >= WORK, "it has only begun: {at_once:?}");
-        });
+    /// How long the breaths of work are while calls come in, and while none does. A machine that is
+    /// busy makes any of them longer, and may forget any call: so there are many.
+    fn breaths(foreground: &Foreground, called: bool) -> Vec<Duration> {
+        let once = || {
+            if called {
+                foreground.called();
+            }
+            breath(WORK)
+        };
+        (0..50).map(|_| once()).collect()
     }
 
     #[test]
-    fn nothing_pauses_for_nobody() {
+    fn work_pauses_for_who_calls_and_for_nobody_else() {
         let foreground = foreground();
+        let pauses = |breaths: Vec<Duration>| breaths.iter().filter(|took| **took >= PAUSE).count();
         assert!(!foreground.is_busy());
-        // The shortest of many: who sleeps never takes less, and who does not may be held up.
-        let shortest = |called: bool| {
-            let breaths = (0..50).map(|_| {
-                if called {
-                    foreground.called();
-                }
-                breath(WORK)
-            });
-            breaths.min().expect("there are some")
-        };
-        assert!(foreground.behind(|| shortest(false)) < PAUSE);
-        assert!(shortest(true) < PAUSE, "this thread is behind nobody");
-        assert!(foreground.behind(|| shortest(true)) >= PAUSE);
-        assert!(shortest(true) < PAUSE, "nor any more");
+        assert!(pauses(foreground.behind(|| breaths(&foreground, false))) < 25);
+        assert!(pauses(breaths(&foreground, true)) < 25, "this thread is behind nobody");
+        assert!(pauses(foreground.behind(|| breaths(&foreground, true))) > 25);
+        assert!(pauses(breaths(&foreground, true)) < 25, "nor any more");
     }
 
     #[test]
@@ -182,8 +172,11 @@ mod tests {
     #[test]
     fn a_call_is_soon_forgotten() {
         let foreground = foreground();
-        foreground.called();
-        assert!(foreground.is_busy());
+        let is_heard = || {
+            foreground.called();
+            foreground.is_busy()
+        };
+        assert!((0..50).any(|_| is_heard()));
         std::thread::sleep(LATELY + Duration::from_millis(1));
         assert!(!foreground.is_busy());
     }

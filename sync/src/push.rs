@@ -140,7 +140,8 @@ impl Pusher {
                 flight_bytes -= self.landed(remote, &mut flight, pushed, progress).await?;
             }
             progress.check()?;
-            let whole = self.foreground.behind(|| self.intact(number, &layer, pushed))?;
+            let intact = || self.foreground.behind(|| self.intact(number, &layer, pushed));
+            let whole = tokio::task::block_in_place(intact)?;
             let Some(bytes) = whole else { continue };
             let link = remote.link.clone();
             flight_bytes += layer.len;
