@@ -90,13 +90,17 @@ impl<'a> Copier<'a> {
                 continue;
             }
             match self.copy(&path, &to.join(&name), false) {
-                Err(_) if self.from.meta(&path)?.is_none() => {
+                Err(_) if self.progress.check().is_ok() && self.is_gone(&path) => {
                     (self.tell)(&path, Some("left out: it went while the folder was copied"));
                 }
                 copied => copied?,
             }
         }
         self.to.dress(to, meta)
+    }
+
+    fn is_gone(&self, path: &Path) -> bool {
+        matches!(self.from.meta(path), Ok(None))
     }
 
     fn file(&mut self, from: &Path, to: &Path, meta: &Meta, durable: bool) -> Result<()> {

@@ -10,9 +10,11 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rdrivefs_sync::remote::env::Env;
+
+use rdrivefs_sync::tree::words::Kind;
 
 use super::side::Side;
 use crate::failure::{Failure, Result};
@@ -93,7 +95,7 @@ impl Note {
         if self.folder.as_deref() == Some(folder) {
             return Ok(());
         }
-        let below = folder.strip_prefix(&self.root).unwrap_or(folder);
+        let below = folder.strip_prefix(&self.root).expect("what is copied into lies in the drive");
         let line = [below.as_os_str().as_bytes(), b"\0"].concat();
         self.file
             .write_all(&line)
@@ -155,8 +157,13 @@ pub(super) fn sweep(state: &Path, root: &Path, side: &dyn Side) {
         folders.pop();
         folders.sort_unstable();
         folders.dedup();
-        let clear = |below: &&[u8]| clear(side, &root.join(OsStr::from_bytes(below)), &start);
-        if folders.iter().filter(|below| !clear(below)).count() == 0 {
+        let mut all = true;
+        for below in folders {
+            let below = Path::new(OsStr::from_bytes(below));
+            let inside = below.components().all(|part| matches!(part, Component::Normal(_)));
+            all &= !inside || clear(side, &root.join(below), &start);
+        }
+        if all {
             drop(fs::remove_file(path));
         }
     }
@@ -167,9 +174,16 @@ fn clear(side: &dyn Side, folder: &Path, start: &[u8]) -> bool {
     let names = match side.meta(folder) {
         Ok(None) => return true,
         Ok(Some(_)) if side.is_folder(folder) => side.names(folder),
-        Ok(Some(_)) => return true,
+        // It may lead to where something is left, and leads nowhere without a mount.
+        Ok(Some(meta)) => return meta.kind != Kind::Symlink,
         Err(failure) => Err(failure),
     };
+    let is_file = |above: &Path| {
+        side.meta(above).is_ok_and(|meta| meta.is_some_and(|meta| meta.kind == Kind::File))
+    };
+    if names.is_err() && folder.ancestors().skip(1).any(is_file) {
+        return true;
+    }
     let Ok(names) = names else { return false };
     let left = names.iter().filter(|name| name.as_bytes().starts_with(start) && is_temporary(name));
     left.filter(|name| side.remove(&folder.join(name), false).is_err()).count() == 0
