@@ -52,7 +52,7 @@ pub struct Found {
     /// Challenges answered, rightly or wrongly.
     pub samples: u64,
     /// Those that were not answered rightly, layer by layer.
-    pub failures: Vec<Failure>,
+    pub failures: BTreeMap<LayerNumber, Failure>,
     /// Why there were no further answers, if the remote fell silent.
     pub silent: Option<String>,
 }
@@ -60,20 +60,16 @@ pub struct Found {
 impl Found {
     /// Challenges that were not answered rightly.
     pub fn failed(&self) -> u64 {
-        self.failures.iter().map(|failure| failure.count).sum()
+        self.failures.values().map(|failure| failure.count).sum()
     }
 
     /// Adds a challenge that was not answered rightly.
     fn fail(&mut self, layer: LayerNumber, id: BlobId, offset: Option<u64>, why: String) {
-        // An audit of everything asks layer by layer, so the last one is nearly always the one.
-        match self.failures.iter_mut().rev().find(|failure| failure.layer == layer) {
-            None => self.failures.push(Failure { layer, id, offset, count: 1, why }),
-            Some(failure) => {
-                failure.count += 1;
-                let both = failure.offset.zip(offset);
-                failure.offset = both.map(|(known, offset)| known.min(offset));
-            }
-        }
+        let known = self.failures.entry(layer);
+        let first = Failure { layer, id, offset, count: 0, why };
+        let failure = known.or_insert(first);
+        failure.count += 1;
+        failure.offset = failure.offset.zip(offset).map(|(known, offset)| known.min(offset));
     }
 }
 
@@ -289,7 +285,7 @@ impl Verifier {
     ) -> Result<()> {
         let at = self.env.wall_ms();
         let failed: HashMap<_, _> =
-            found.failures.iter().map(|failure| (failure.layer, failure.offset)).collect();
+            found.failures.values().map(|failure| (failure.layer, failure.offset)).collect();
         for damage in self.index.damages(remote.number)? {
             let asked = only.is_none_or(|only| only.contains(&damage.layer));
             if !asked || failed.contains_key(&damage.layer) {

@@ -481,5 +481,5 @@ fn note(
         unseen: if found.bytes == 0 { 0.0 } else { chance },
         error: found.silent,
     });
-    failures.extend(found.failures.into_iter().map(|f| (remote.map(str::to_owned), f)));
+    failures.extend(found.failures.into_values().map(|f| (remote.map(str::to_owned), f)));
 }
