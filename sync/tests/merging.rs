@@ -342,16 +342,22 @@ fn a_handle_nobody_wrote_through_leaves_nothing_when_its_file_is_removed_elsewhe
     assert_eq!(same(&w).len(), 1);
 }
 
-#[test]
-fn what_was_written_so_is_not_what_comes_back_with_the_name() {
-    let w = world(3);
-    let held = held_while_its_name_goes(&w, remove);
-    let (a, c) = (&w.devices[0].tree, &w.devices[2].tree);
+/// As [`held_while_its_name_goes`], and a third device, which did not hear of it, moved the file.
+fn held_and_moved_meanwhile(w: &World) -> Ino {
+    let held = held_while_its_name_goes(w, remove);
+    let (b, c) = (&w.devices[1], &w.devices[2].tree);
     mv(c, (find(c, "d"), "x.txt"), (ROOT, "moved.txt"));
-    let b = &w.devices[1];
     b.publish();
     w.devices[0].hear(b);
     w.devices[0].merge();
+    held
+}
+
+#[test]
+fn what_was_written_so_is_not_what_comes_back_with_the_name() {
+    let w = world(3);
+    let held = held_and_moved_meanwhile(&w);
+    let (a, c) = (&w.devices[0].tree, &w.devices[2].tree);
     let mtime = a.attr(held).unwrap().mtime;
     a.write(held, 0, b"late").unwrap();
     a.set_attr(held, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
@@ -367,13 +373,8 @@ fn what_was_written_so_is_not_what_comes_back_with_the_name() {
 #[test]
 fn what_was_written_so_is_the_files_own_when_its_name_comes_back_first() {
     let w = world(3);
-    let held = held_while_its_name_goes(&w, remove);
+    let held = held_and_moved_meanwhile(&w);
     let (a, c) = (&w.devices[0].tree, &w.devices[2].tree);
-    mv(c, (find(c, "d"), "x.txt"), (ROOT, "moved.txt"));
-    let b = &w.devices[1];
-    b.publish();
-    w.devices[0].hear(b);
-    w.devices[0].merge();
     a.write(held, 0, b"late").unwrap();
     let lines = same(&w);
     assert_eq!(lines.len(), 2, "{lines:?}");
