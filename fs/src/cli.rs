@@ -5,6 +5,7 @@ mod ask;
 mod bars;
 mod copy;
 mod daemon;
+mod device;
 mod doctor;
 mod init;
 mod paint;

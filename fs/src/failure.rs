@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use rdrivefs_sync::error::Posix;
+use rdrivefs_sync::remote::error::NoPairing;
 use rdrivefs_sync::{Error, remote};
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +151,13 @@ fn explain(error: &Error) -> (Exit, Option<&'static str>) {
             Exit::Locked,
             Some("compare it with what was written down: 24 words, the same node as before"),
         ),
+        Error::Code(_) => (
+            Exit::Words,
+            Some("copy it whole, or print another on a device of the drive: `rdrivefs device add`"),
+        ),
+        Error::Declined => {
+            (Exit::Refused, Some("compare the fingerprints there, and try again with a new code"))
+        }
         Error::InUse(_) => (
             Exit::Busy,
             Some("wait for the other rdrivefs to end, or unmount the drive: `rdrivefs unmount`"),
@@ -209,6 +217,16 @@ fn of_remote(error: &remote::Error) -> Failure {
         ),
         Remote::Refused(_) => {
             (Exit::Failed, Some("ask the node's keeper to allow this drive, or for a new invite"))
+        }
+        Remote::Pairing(NoPairing::Unknown) => (
+            Exit::Refused,
+            Some(
+                "it may be an old one, or the node was restarted: print another on a device of \
+                 the drive with `rdrivefs device add`",
+            ),
+        ),
+        Remote::Pairing(_) => {
+            (Exit::Refused, Some("print another on a device of the drive: `rdrivefs device add`"))
         }
         Remote::Quota { .. } => {
             (Exit::Failed, Some("ask the node's keeper for more room, or add another remote"))
@@ -311,6 +329,11 @@ mod tests {
         assert_eq!(code(Error::Refused("x".into())), 5);
         let changed = remote::Error::NodeKeyChanged { pinned: "a".into(), shown: "b".into() };
         assert_eq!(far(changed), 5);
+        for why in [NoPairing::Unknown, NoPairing::Expired, NoPairing::Used] {
+            assert_eq!(far(remote::Error::Pairing(why)), 5);
+        }
+        assert_eq!(code(Error::Declined), 5);
+        assert_eq!(code(Error::Code("x".into())), 2);
         assert_eq!(code(Error::Locked("x")), 6);
         assert_eq!(code(Error::Phrase("x".into())), 6);
         assert_eq!(code(Error::InUse("x".into())), 7);
@@ -330,6 +353,9 @@ mod tests {
             Error::NoRemote("x".into()),
             Error::UnknownVersion { what: "x".into(), version: 9 },
             remote::Error::Full.into(),
+            remote::Error::Pairing(NoPairing::Used).into(),
+            Error::Code("x".into()),
+            Error::Declined,
             Error::io("x")(ErrorKind::StorageFull.into()),
         ] {
             assert!(Failure::from(error).next.is_some());

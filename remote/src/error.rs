@@ -1,9 +1,29 @@
 //! One error for the floor: what failed and where, answering the questions a caller asks.
 
+use minicbor::{Decode, Encode};
+
 use crate::blob::{BlobId, NotABlobId};
 
 /// The result of everything on this floor.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a mailbox is of no use to who asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[cbor(index_only)]
+pub enum NoPairing {
+    /// There is none of that name.
+    #[n(0)]
+    #[error("no pairing waits there under this code")]
+    Unknown,
+    /// Its time is over.
+    #[n(1)]
+    #[error("the code has expired")]
+    Expired,
+    /// Another device has it.
+    #[n(2)]
+    #[error("another device has used the code")]
+    Used,
+}
 
 /// What went wrong while keeping, fetching or checking sealed bytes.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +101,9 @@ pub enum Error {
         /// When to try again, in milliseconds.
         retry_ms: u64,
     },
+    /// There is no mailbox to join or be joined by.
+    #[error("pairing: {0}")]
+    Pairing(NoPairing),
     /// The local operating system refused.
     #[error("{what}: {source}")]
     Io {

@@ -26,14 +26,16 @@ use crate::blob::BlobId;
 use crate::entry::LogId;
 use crate::env::{Env, Instant};
 use crate::error::{Error, Result};
-use crate::identity::PublicKey;
+use crate::identity::{PublicKey, SecretKey};
 use crate::link::batch::Batches;
 use crate::link::lane::Lane;
 use crate::link::session::Session;
 use crate::logs::{Head, Logs, WATCH_MS_MAX};
 use crate::store::{Body, Held, Slice, Space, Store};
 use crate::wire::record::{self, Want};
-use crate::wire::{Answer, Call, GET_BYTES_MAX, IDS_MAX, LIST_MAX};
+use crate::wire::{
+    Answer, Call, GET_BYTES_MAX, IDS_MAX, LIST_MAX, MailboxId, PAIR_MS_MAX, VERSION,
+};
 use crate::wrap::Limits;
 
 pub use credentials::Credentials;
@@ -131,6 +133,60 @@ impl Link {
     /// Of the request as a whole; each slice has its own result.
     pub async fn get_many(&self, wants: Vec<Want>) -> Result<Vec<Result<Slice>>> {
         self.inner.get_many(wants).await
+    }
+
+    /// Opens a mailbox for a device that is to join the drive.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] and [`Error::Refused`] when there are too many; of the link.
+    pub async fn pair_open(&self, mailbox: MailboxId, lifetime_ms: u64) -> Result<()> {
+        let call = Call::PairOpen { mailbox, lifetime_ms };
+        self.inner.fetch(call, Bytes::new(), 0).await.map(drop)
+    }
+
+    /// What a device has put into a mailbox; none when none did in time.
+    ///
+    /// # Errors
+    /// [`Error::Pairing`] when it is not there or its time is over; of the link.
+    pub async fn pair_wait(&self, mailbox: MailboxId, timeout_ms: u64) -> Result<Option<Bytes>> {
+        let timeout_ms = timeout_ms.min(WATCH_MS_MAX);
+        let call = Call::PairWait { mailbox, timeout_ms };
+        let body = self.inner.fetch(call, Bytes::new(), timeout_ms).await?;
+        Ok((!body.is_empty()).then_some(body))
+    }
+
+    /// Leaves the answer for the device that came to a mailbox.
+    ///
+    /// # Errors
+    /// As [`Link::pair_wait`].
+    pub async fn pair_answer(&self, mailbox: MailboxId, answer: Bytes) -> Result<()> {
+        self.inner.fetch(Call::PairAnswer { mailbox }, answer, 0).await.map(drop)
+    }
+
+    /// Puts a request into a mailbox, as one who belongs to no drive yet, and waits for the answer
+    /// for as long as a mailbox can be open.
+    ///
+    /// # Errors
+    /// [`Error::Pairing`] when the mailbox is not there, its time is over or another came first; of
+    /// the link.
+    pub async fn pair_join(
+        url: &NodeUrl,
+        device: &SecretKey,
+        mailbox: MailboxId,
+        request: Bytes,
+        env: &Env,
+    ) -> Result<Bytes> {
+        let session = Session::reach(url, device, None, env).await?;
+        let call = Call::PairJoin { versions: vec![VERSION], mailbox };
+        let deadline_ms = ANSWER_MS + PAIR_MS_MAX;
+        let asked = session.exchange(call, Body::bytes(request));
+        let asked = tokio::time::timeout(Duration::from_millis(deadline_ms), asked).await;
+        let answered = asked.unwrap_or(Err(Error::TimedOut(deadline_ms)));
+        session.close().await;
+        match answered? {
+            (Answer::Done, answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Ends the connection politely; the next request would make a new one.

@@ -46,6 +46,8 @@ pub struct Member {
     pub number: u16,
     /// Whether it may change the membership.
     pub admin: bool,
+    /// Who signed its first addition: another device, or the root.
+    pub added_by: PublicKey,
     /// What epoch keys are wrapped to.
     pub wrap_key: Bytes,
     /// Set once it was revoked.
@@ -213,6 +215,7 @@ fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
             device: *device,
             number: newest.number,
             admin: newest.admin,
+            added_by: *graph.nodes[additions[0].index].author(),
             wrap_key: newest.wrap_key.clone(),
             revoked: revoked(device),
         };

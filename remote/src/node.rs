@@ -33,6 +33,7 @@ mod roll;
 mod ledger;
 pub mod invite;
 pub mod allow;
+mod mailbox;
 mod pace;
 mod pieces;
 mod metrics;

@@ -6,7 +6,8 @@
 //! **Exchange.** Each stream carries one exchange: the client sends a request head and its body and
 //! ends its half; the node sends a reply head and its body and ends its half. A node may reply
 //! before it has read the whole body, and then reads no further. The first exchange of a connection
-//! is `Hello`; before it was answered with `Welcome` a node accepts no other stream.
+//! is `Hello`; before it was answered with `Welcome` a node accepts no other stream. Who is to
+//! become a device of a drive says `PairJoin` instead, and nothing else.
 //!
 //! **Head.** `length u32 ‖ CBOR`, the length at most 4,096. The CBOR must be the one canonical
 //! encoding: shortest integers, definite lengths, nothing behind it.
@@ -24,6 +25,10 @@
 //!         / [9, [log, from: uint, bytes: uint]]          ; ReadLog                   reply: entries
 //!         / [10, []]                                     ; Heads                     reply: heads
 //!         / [11, [timeout-ms: uint]]                     ; Watch    body: heads seen reply: heads
+//!         / [12, [mailbox, lifetime-ms: uint]]           ; PairOpen
+//!         / [13, [mailbox, timeout-ms: uint]]            ; PairWait                  reply: a request
+//!         / [14, [mailbox]]                              ; PairAnswer body: an answer
+//!         / [15, [[*uint], mailbox]]                     ; PairJoin body: a request  reply: an answer
 //! answer  = [0, []]                                      ; Done
 //!         / [1, [version: uint]]                         ; Welcome
 //!         / [2, [used: uint, quota: uint / null, blobs: uint]] ; Space
@@ -34,7 +39,8 @@
 //!         / [6, [expected, got]] ; log conflict    / [7, [text]]             ; malformed
 //!         / [8, [version]]       ; unknown version / [9, [retry-ms]]         ; busy
 //!         / [10, [text]]         ; the node failed
-//! drive, root, id = bytes .size 32      invite = bytes .size 16      log = bytes .size 37
+//!         / [11, [0 / 1 / 2]]    ; no such mailbox, its time is over, another device has it
+//! drive, root, id, mailbox = bytes .size 32      invite = bytes .size 16      log = bytes .size 37
 //! ```
 //! **Bodies** are concatenated records, integers little-endian:
 //! ```text
@@ -61,6 +67,6 @@ pub mod record;
 pub mod fault;
 pub mod limits;
 
-pub use call::{Answer, Call, InviteSecret, Reply, Request, slice_max};
+pub use call::{Answer, Call, InviteSecret, MailboxId, Reply, Request, slice_max};
 pub use fault::Fault;
 pub use limits::*;

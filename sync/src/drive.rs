@@ -35,6 +35,7 @@ mod doctor;
 mod jobs;
 mod kept;
 mod mend;
+mod pairing;
 mod parts;
 mod rebuild;
 mod found;

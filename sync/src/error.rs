@@ -43,6 +43,12 @@ pub enum Error {
     /// The recovery phrase is not one, or not this drive's.
     #[error("recovery phrase: {0}")]
     Phrase(String),
+    /// A pairing code is none, or what came under it is not what it must be.
+    #[error("pairing code: {0}")]
+    Code(String),
+    /// The person at the other device said no.
+    #[error("the other device did not let this one in")]
+    Declined,
     /// Another process holds the drive.
     #[error("the drive in {0} is in use by another process")]
     InUse(String),

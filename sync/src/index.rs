@@ -10,6 +10,7 @@
 //! of the index would need. After a statement that made SQLite roll back, nothing is taken any
 //! more: the journal has what was lost, and the next start applies it.
 
+pub mod devices;
 pub mod entries;
 pub mod layers;
 pub mod ledger;

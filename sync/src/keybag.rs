@@ -36,7 +36,8 @@ mod kdf;
 mod secrets;
 
 pub use kdf::{Kdf, KdfCost, KdfRequest, SALT_BYTES, argon2id};
-pub use secrets::{EPOCHS_MAX, Secrets};
+pub(crate) use secrets::WireShared;
+pub use secrets::{EPOCHS_MAX, Secrets, Shared};
 
 /// Longest keybag: a file that claims more is none.
 pub const KEYBAG_BYTES_MAX: usize = 8 << 20;

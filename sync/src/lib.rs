@@ -29,6 +29,7 @@ pub mod report;
 pub mod layer;
 pub mod compress;
 pub mod chunk;
+pub mod pairing;
 pub mod record;
 pub mod keybag;
 pub mod keys;

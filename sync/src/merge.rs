@@ -36,6 +36,7 @@ pub struct Merger {
 /// A record that can be applied: what it refers to is known.
 enum Resolved {
     Version(FileId, Version),
+    Name(PublicKey, String),
     Other(Record),
 }
 
@@ -100,7 +101,7 @@ impl Merger {
         let stamp = Stamp { lamport: commit.lamport, device };
         let resolved = self.resolve(commit.records)?;
         let mut merging = self.tree.merging()?;
-        apply_records(&mut merging, resolved, stamp)?;
+        self.apply_records(&mut merging, resolved, stamp)?;
         self.index.set_applied(&header.log, header.number)?;
         self.index.set_lamport(&header.log, header.number, stamp.lamport)?;
         let largest = self.index.number(LAMPORT)?.unwrap_or(0).max(stamp.lamport.cast_signed());
@@ -155,10 +156,25 @@ impl Merger {
                     let version = Version { id, bases, size, mtime, extents };
                     resolved.push(Resolved::Version(file, version));
                 }
+                Record::Device { device, name, .. } => resolved.push(Resolved::Name(device, name)),
                 record => resolved.push(Resolved::Other(record)),
             }
         }
         Ok(resolved)
+    }
+
+    /// Content and attributes first: links and tombstones are taken as a group at the end.
+    fn apply_records(
+        &self,
+        merging: &mut Merging<'_>,
+        records: Vec<Resolved>,
+        stamp: Stamp,
+    ) -> Result<()> {
+        records.into_iter().try_for_each(|record| match record {
+            Resolved::Version(file, version) => merging.version(file, version, stamp),
+            Resolved::Name(device, name) => self.index.hear_device_name(&device, name, stamp),
+            Resolved::Other(record) => apply_record(merging, record, stamp),
+        })
     }
 
     fn extents(&self, content: Content) -> Result<Extents> {
@@ -196,14 +212,6 @@ impl Merger {
     }
 }
 
-/// Content and attributes first: links and tombstones are taken as a group at the end.
-fn apply_records(merging: &mut Merging<'_>, records: Vec<Resolved>, stamp: Stamp) -> Result<()> {
-    records.into_iter().try_for_each(|record| match record {
-        Resolved::Version(file, version) => merging.version(file, version, stamp),
-        Resolved::Other(record) => apply_record(merging, record, stamp),
-    })
-}
-
 fn apply_record(merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Result<()> {
     match record {
         Record::File { file, kind, rdev, target, born } => {
@@ -215,8 +223,8 @@ fn apply_record(merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Resu
         Record::Xattr { file, name, value } => merging.xattr(file, &name, value.as_deref(), stamp),
         Record::Link { link, parent, name, file } => merging.link(link, parent, &name, file, stamp),
         Record::Unlink { link, saw, heads } => merging.unlink(link, saw, &heads),
-        // Versions and layers were resolved; placement, names of devices and policies have no
-        // effect on the tree.
+        // Versions, layers and names were resolved; placement and policies have no effect on the
+        // tree.
         Record::Version { .. }
         | Record::Layer { .. }
         | Record::Moved { .. }

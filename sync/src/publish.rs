@@ -14,6 +14,7 @@ use rdrivefs_remote::identity::{DriveId, SecretKey};
 
 use crate::error::Result;
 use crate::id::{DeviceNumber, Ino};
+use crate::index::devices::DeviceName;
 use crate::index::layers::LayerNumber;
 use crate::index::nodes::Pending;
 use crate::index::{Index, LAMPORT};
@@ -70,6 +71,8 @@ struct Batch {
     waiting: HashSet<Ino>,
     /// Files and links that this commit tells of.
     names: HashSet<Pending>,
+    /// What this device is called, if this commit tells it.
+    name: Option<String>,
     last: Option<Pending>,
     full: bool,
 }
@@ -98,7 +101,8 @@ impl Publisher {
         loop {
             let publishing = self.tree.publishing()?;
             self.log.settle()?;
-            if !self.index.has_pending()? && self.index.layers_nameable(1)?.is_empty() {
+            let silent = !self.index.has_pending()? && self.untold_name()?.is_none();
+            if silent && self.index.layers_nameable(1)?.is_empty() {
                 break;
             }
             let batch = self.gather(&publishing, after)?;
@@ -124,6 +128,7 @@ impl Publisher {
         let lamport = lamport_after(self.index.number(LAMPORT)?.map(i64::cast_unsigned));
         let mut batch = Batch::new(Stamp { lamport, device: self.author.device });
         batch.last = after;
+        self.name_device(&mut batch)?;
         self.name_layers(&mut batch)?;
         if batch.full {
             return Ok(batch);
@@ -142,6 +147,21 @@ impl Publisher {
             batch.last = Some(pending);
         }
         Ok(batch)
+    }
+
+    /// What this device is called, where no commit tells it yet.
+    fn untold_name(&self) -> Result<Option<String>> {
+        let named = self.index.device_name(&self.author.log.author)?;
+        Ok(named.filter(|named| named.stamp.is_none()).map(|named| named.name))
+    }
+
+    fn name_device(&self, batch: &mut Batch) -> Result<()> {
+        batch.name = self.untold_name()?;
+        if let Some(name) = batch.name.clone() {
+            let (device, number) = (self.author.log.author, self.author.device);
+            batch.add(Record::Device { device, number, name });
+        }
+        Ok(())
     }
 
     /// Layers no commit has named yet and some remote holds.
@@ -320,6 +340,10 @@ impl Publisher {
         self.index.add_entry(&entry.head(), true, &entry.encode())?;
         self.index.set_lamport(&author.log, entry.head().number, batch.stamp.lamport)?;
         self.index.set_number(LAMPORT, batch.stamp.lamport.cast_signed())?;
+        if let Some(name) = batch.name {
+            let named = DeviceName { name, stamp: Some(batch.stamp) };
+            self.index.set_device_name(&author.log.author, &named)?;
+        }
         for layer in batch.layers {
             self.index.set_layer_published(layer)?;
         }
@@ -342,6 +366,7 @@ impl Batch {
             nameable: HashMap::new(),
             waiting: HashSet::new(),
             names: HashSet::new(),
+            name: None,
             last: None,
             full: false,
         }

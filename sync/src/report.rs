@@ -20,8 +20,8 @@ pub use moved::{
 };
 pub use path::DrivePath;
 pub use status::{
-    CacheUse, DeviceInfo, Health, KeptUnder, KeyInfo, MountInfo, PathStatus, Pending, RemoteInfo,
-    Status, TreeUse,
+    CacheUse, DeviceInfo, Health, Joiner, KeptUnder, KeyInfo, MountInfo, PairingOffer, PathStatus,
+    Pending, RemoteInfo, Status, TreeUse,
 };
 pub use verify::{
     Check, CheckState, Damaged, DoctorReport, Samples, VerifyPlan, VerifyReport, VerifyTarget,

@@ -8,6 +8,7 @@ mod devices;
 use devices::{ME, World, put, read, tell};
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
+use rdrivefs_sync::index::devices::DeviceName;
 use rdrivefs_sync::tree::words::{Change, Kind, Rename, SetAttr, SetXattr};
 use rdrivefs_sync::{Error, tree::Tree};
 
@@ -49,6 +50,38 @@ fn same(world: &World) -> Vec<String> {
         assert_eq!(first, tell(&device.tree), "device {} differs", device.number);
     }
     first
+}
+
+#[test]
+fn what_devices_are_called_is_told_once_and_the_last_name_counts_on_all() {
+    let mut w = world(3);
+    let names = |w: &World| {
+        let of = |at: &devices::Device, device: &devices::Device| {
+            let named = at.index.device_name(&device.key()).unwrap();
+            named.map_or_else(String::new, |named| named.name)
+        };
+        let all = |at: &devices::Device| w.devices.iter().map(|d| of(at, d)).collect::<Vec<_>>();
+        let first = all(&w.devices[0]);
+        assert!(w.devices.iter().all(|at| all(at) == first), "all say the same");
+        first
+    };
+    let call = |device: &devices::Device, name: &str| {
+        let named = DeviceName { name: name.to_owned(), stamp: None };
+        device.index.set_device_name(&device.key(), &named).unwrap();
+    };
+    call(&w.devices[0], "desk");
+    call(&w.devices[1], "laptop");
+    assert_eq!(w.devices[0].publish(), 1, "a name alone is told");
+    assert_eq!(w.devices[0].publish(), 0, "and once");
+    w.exchange();
+    assert_eq!(names(&w), ["desk", "laptop", ""]);
+    call(&w.devices[1], "old laptop");
+    call(&w.devices[2], "phone");
+    put(&w.devices[1].tree, ROOT, "f", b"with a file");
+    w.devices[1].reopen();
+    w.exchange();
+    assert_eq!(names(&w), ["desk", "old laptop", "phone"]);
+    assert_eq!(same(&w).len(), 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod keys;
 mod layers;
 mod logs;
 mod members;
+mod pairings;
 
 pub use case::{Case, Outcome};
 
@@ -46,6 +47,7 @@ pub const FORMATS: &[Format] = &[
     format("commit", logs::commit),
     format("layer", layers::layer),
     format("member", members::member),
+    format("pairing", pairings::pairing),
     format("slice", blobs::slice),
     // Whatever the bytes, they have cuts: nothing is refused.
     Format { name: "cut", check: blobs::cut, valid_min: 10, refused_min: 0 },

@@ -14,7 +14,7 @@ macro_rules! formats {
     };
 }
 
-formats!(phrase, keybag, wrap, entry, record, commit, layer, member, slice, cut);
+formats!(phrase, keybag, wrap, entry, record, commit, layer, member, pairing, slice, cut);
 
 #[test]
 fn every_folder_has_a_reader_and_every_reader_a_test() {

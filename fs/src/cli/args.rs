@@ -116,6 +116,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "D")]
         device: Option<String>,
     },
+    /// The devices of the drive
+    #[command(subcommand)]
+    Device(Device),
     /// Keys
     #[command(subcommand)]
     Key(Key),
@@ -164,6 +167,9 @@ pub(super) struct Init {
     /// A remote that keeps that drive
     #[arg(long, value_name = "URL", requires = "recover")]
     pub(super) remote: Option<String>,
+    /// Join a drive with the code that `device add` prints on another device, - for standard input
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["recover", "recovery_file"])]
+    pub(super) join: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +259,32 @@ pub(super) struct Paths {
     /// Files or folders of the drive
     #[arg(required = true)]
     pub(super) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Device {
+    /// All devices
+    List,
+    /// Let another computer in: prints a one-time code for `init --join`
+    Add(DeviceAdd),
+    /// Name this device
+    Name {
+        /// What it is called on all devices
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceAdd {
+    /// The remote to meet at; the first that answers without one
+    #[arg(long, value_name = "NAME")]
+    pub(super) remote: Option<String>,
+    /// Let whoever comes with the code in without asking
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// How long the code is good for: at most 10m, the default
+    #[arg(long, value_name = "T", value_parser = super::places::duration_ms)]
+    pub(super) expires: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use rdrivefs_sync::progress::Progress;
 use rdrivefs_sync::remote::env::{Env, Instant};
 use rdrivefs_sync::report::{Phase, ProgressEvent};
@@ -71,6 +71,34 @@ pub(super) fn progress(common: &Common) -> Progress {
             bars.show(&event);
         }
     })
+}
+
+/// A line that says what is awaited, and until when, for as long as the value is kept.
+pub(super) fn waiting(common: &Common, what: &str, until_ms: u64) -> Waiting {
+    if !is_wanted(common) {
+        return Waiting(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {prefix}, {left} left");
+    bar.set_style(style.expect("the template is right").with_key(
+        "left",
+        move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let left = until_ms.saturating_sub(Env::real().wall_ms().0);
+            let _ = out.write_str(&units::span(left));
+        },
+    ));
+    bar.set_prefix(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(500));
+    Waiting(bar)
+}
+
+/// Takes its line away when dropped.
+pub(super) struct Waiting(ProgressBar);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// How much of how much: bytes if they are known, else items.

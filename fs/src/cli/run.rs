@@ -10,10 +10,10 @@ use rdrivefs_sync::report::{DrivePath, Samples, VerifyPlan};
 use rdrivefs_sync::verify::samples_for;
 use serde_json::Value;
 
-use crate::cli::args::{Cli, Command, Common, Init, Key, Remote, Verify};
+use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Remote, Verify};
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, number, word};
-use crate::cli::{ask, copy, daemon, doctor, init, places, say, secrets, unmount};
+use crate::cli::{ask, copy, daemon, device, doctor, init, places, say, secrets, unmount};
 use crate::control::{self, Half, Request, execute};
 use crate::failure::{Exit, Result};
 
@@ -39,6 +39,7 @@ pub(super) fn run(cli: &Cli) -> Result<Exit> {
         Command::Put { paths } => copy::put(common, paths).map(|()| Exit::Done),
         Command::Get { paths } => copy::get(common, paths).map(|()| Exit::Done),
         Command::Rm(args) => copy::remove(common, &args.paths).map(|()| Exit::Done),
+        Command::Device(Device::Add(args)) => device::add(common, args).map(|()| Exit::Done),
         Command::Bench => bench(common).map(|()| Exit::Done),
         command => {
             let home = places::home(common)?;
@@ -92,6 +93,8 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         }
         Command::Layers { path: p } => Request::Layers { path: p.as_ref().map(path).transpose()? },
         Command::Log { device } => Request::Log { device: device.clone() },
+        Command::Device(Device::List) => Request::DeviceList,
+        Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
         Command::Key(Key::Show) => Request::KeyShow,
         other => unreachable!("{other:?} was carried out before"),
     })

@@ -10,11 +10,14 @@ use std::io::{ErrorKind, Write as _};
 use rdrivefs_sync::home::Home;
 use rdrivefs_sync::keys::Phrase;
 use rdrivefs_sync::remote::env::Env;
+use rdrivefs_sync::report::{DeviceInfo, Joiner, PairingOffer};
 use serde_json::Value;
 
 use crate::cli::args::Common;
 use crate::cli::paint::Paint;
+use crate::cli::units;
 use crate::control::Request;
+use crate::failure::{Failure, Result};
 
 /// Prints to standard output. Who reads it may have seen enough, as `head` has: then there is no
 /// more to do, and nothing has failed.
@@ -55,6 +58,45 @@ pub(super) fn founded(common: &Common, home: &Home, phrase: Option<&Phrase>, nex
     hint(common, next);
 }
 
+/// Tells the code of a pairing, alone on its line.
+pub(super) fn offered(common: &Common, offer: &PairingOffer) {
+    if common.json {
+        let report = serde_json::to_string(offer).expect("a report is plain data");
+        return print(&format!("{report}\n"));
+    }
+    let left = units::span(offer.expires_ms.saturating_sub(Env::real().wall_ms().0));
+    hint(
+        common,
+        &format!(
+            "This code lets one device in within {left}. On the other computer:\n  \
+             rdrivefs init --join -     and give it the code"
+        ),
+    );
+    print(&format!("{}\n", offer.code));
+}
+
+/// Asks whether to let a device in.
+pub(super) fn confirmed(joiner: &Joiner) -> Result<bool> {
+    eprint!(
+        "{} asks to be let in. It must show this fingerprint, or it is another:\n  {}\nLet it in? \
+         [y/N] ",
+        joiner.name, joiner.fingerprint
+    );
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(Failure::io("read the answer"))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Tells of the device that was let in.
+pub(super) fn joined(common: &Common, device: &DeviceInfo) {
+    if common.json {
+        let report = serde_json::to_string(device).expect("a report is plain data");
+        return print(&format!("{report}\n"));
+    }
+    let DeviceInfo { name, number, fingerprint, .. } = device;
+    print(&format!("{name} is device {number} of this drive now: {fingerprint}\n"));
+}
+
 /// Says what came of a request.
 pub(super) fn report(request: &Request, value: &Value, common: &Common) {
     match common.json {
@@ -79,6 +121,10 @@ fn words(request: &Request, value: &Value, paint: Paint, now_ms: u64) -> String 
         Request::List { .. } => lists::entries(value, paint),
         Request::Layers { .. } => lists::layers(value, paint),
         Request::Log { .. } => lists::log(value, paint),
+        Request::DeviceList => lists::devices(value, paint, now_ms),
+        Request::DeviceName { .. } => {
+            lists::devices(&Value::Array(vec![value.clone()]), paint, now_ms)
+        }
         Request::Doctor { .. } => lists::checks(value, paint),
         _ => work::fields(value, ""),
     }

@@ -61,6 +61,24 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             drive.remote_remove(&name)?;
             Ok(json!({ "removed": name }))
         }
+        Request::DeviceList => document(drive.devices()?),
+        Request::DeviceName { name } => document(drive.name_device(&name)?),
+        Request::PairOpen { remote, lifetime_ms } => {
+            document(drive.pair_open(remote.as_deref(), lifetime_ms)?)
+        }
+        Request::PairWait { remote, code, timeout_ms } => {
+            document(drive.pair_wait(&remote, &code, timeout_ms)?)
+        }
+        Request::PairAnswer { remote, code, device, granted } => {
+            let Some(Named::Key(device)) = Named::parse(&device) else {
+                return Err(Failure::words(format!("{device} is no device's key")));
+            };
+            if granted {
+                return document(drive.pair_grant(&remote, &code, &device, progress)?);
+            }
+            drive.pair_decline(&remote, &code, &device)?;
+            Ok(json!({ "declined": device.to_string() }))
+        }
         Request::List { path, depth } => document(drive.list(&path, depth)?),
         Request::MountPoint | Request::Unmount => Err(Failure::words("this drive is not mounted")),
     }

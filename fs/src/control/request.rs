@@ -1,5 +1,6 @@
 //! The words between a command and the process that has the drive open.
 
+use rdrivefs_sync::pairing::PairingCode;
 use rdrivefs_sync::report::{DrivePath, VerifyPlan};
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,40 @@ pub enum Request {
         name: String,
         /// The key, or its fingerprint, as its keeper told it.
         key: String,
+    },
+    /// All devices.
+    DeviceList,
+    /// Call this device so.
+    DeviceName {
+        /// The name.
+        name: String,
+    },
+    /// Draw a code for a device that is to join.
+    PairOpen {
+        /// The remote to meet at; the first that answers without one.
+        remote: Option<String>,
+        /// How long the code is good for.
+        lifetime_ms: Option<u64>,
+    },
+    /// Wait for the device that comes with a code.
+    PairWait {
+        /// The remote it comes to.
+        remote: String,
+        /// The code.
+        code: PairingCode,
+        /// How long at most.
+        timeout_ms: u64,
+    },
+    /// Let the device that came in, or not.
+    PairAnswer {
+        /// The remote it waits at.
+        remote: String,
+        /// The code.
+        code: PairingCode,
+        /// Its key, so that no other is answered.
+        device: String,
+        /// Whether it is let in.
+        granted: bool,
     },
     /// What lies below a path.
     List {

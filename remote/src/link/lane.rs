@@ -46,7 +46,7 @@ impl Lane {
             _ => None,
         };
         let request = match call {
-            Call::Watch { .. } => None,
+            Call::Watch { .. } | Call::PairWait { .. } => None,
             _ => Some(permit(&self.requests).await),
         };
         let counts = matches!(call, Call::Get { .. } | Call::GetMany | Call::ReadLog { .. });

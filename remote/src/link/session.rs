@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::identity::PublicKey;
+use crate::identity::{PublicKey, SecretKey};
 use crate::link::credentials::Credentials;
 use crate::link::quic;
 use crate::link::tls::{self, Pin};
@@ -44,14 +44,25 @@ impl Session {
     /// Dials every address of the node's name, each a little after the one before, until one
     /// answers, and says hello: nobody says of an address that it is dead.
     pub(super) async fn open(url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
+        Self::reach(url, &who.device, Some(who), env).await
+    }
+
+    /// The same for somebody who says something else than hello.
+    pub(super) async fn reach(
+        url: &NodeUrl,
+        device: &SecretKey,
+        hello: Option<&Credentials>,
+        env: &Env,
+    ) -> Result<Self> {
         let dialled = tokio::time::timeout(DIAL, async {
             let found = lookup(url).await?.into_iter();
             let mut dials = JoinSet::new();
             for (wait, address) in (0..).map(|nth| nth * STAGGER).zip(found.take(ADDRESSES_MAX)) {
-                let (url, who, env) = (url.clone(), who.clone(), env.clone());
+                let (url, env) = (url.clone(), env.clone());
+                let (device, hello) = (device.clone(), hello.cloned());
                 dials.spawn(async move {
                     tokio::time::sleep(wait).await;
-                    Self::dial(address, &url, &who, &env).await
+                    Self::dial(address, &url, &device, hello.as_ref(), &env).await
                 });
             }
             let mut last = Error::Unreachable(format!("{} has no address", url.host));
@@ -66,11 +77,19 @@ impl Session {
         dialled.await.unwrap_or_else(|_| Err(silent(url)))
     }
 
-    async fn dial(to: SocketAddr, url: &NodeUrl, who: &Credentials, env: &Env) -> Result<Self> {
-        let (endpoint, connecting, pin) = connect(to, url, who, env)?;
+    async fn dial(
+        to: SocketAddr,
+        url: &NodeUrl,
+        device: &SecretKey,
+        hello: Option<&Credentials>,
+        env: &Env,
+    ) -> Result<Self> {
+        let (endpoint, connecting, pin) = connect(to, url, device, env)?;
         let connection = connecting.await.map_err(|e| refusal(&e, &pin))?;
         let session = Self { endpoint, connection };
-        session.hello(url, who).await?;
+        if let Some(who) = hello {
+            session.hello(url, who).await?;
+        }
         Ok(session)
     }
 
@@ -83,7 +102,7 @@ impl Session {
         let asked = tokio::time::timeout(DIAL, async {
             let mut last = Error::Unreachable(format!("{} has no address", url.host));
             for to in lookup(url).await? {
-                let (_endpoint, connecting, pin) = connect(to, url, who, env)?;
+                let (_endpoint, connecting, pin) = connect(to, url, &who.device, env)?;
                 match connecting.await {
                     Ok(_) => return Ok(url.key),
                     Err(e) => match pin.shown() {
@@ -167,7 +186,7 @@ fn silent(url: &NodeUrl) -> Error {
 fn connect(
     to: SocketAddr,
     url: &NodeUrl,
-    who: &Credentials,
+    device: &SecretKey,
     env: &Env,
 ) -> Result<(Endpoint, quinn::Connecting, Arc<Pin>)> {
     let local: IpAddr = match to {
@@ -175,7 +194,7 @@ fn connect(
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let endpoint = quic::endpoint(SocketAddr::new(local, 0), None, env.random(), env)?;
-    let (crypto, pin) = tls::client(&who.device, url.key)?;
+    let (crypto, pin) = tls::client(device, url.key)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     // A node opens no streams.
     config.transport_config(quic::transport(0, quic::CONNECTION_WINDOW, quic::STREAM_WINDOW));

@@ -26,8 +26,8 @@ use crate::proof::slice_len;
 use crate::store::{Body, Slice, Store};
 use crate::wire::record::{self, Want};
 use crate::wire::{
-    Answer, Call, Fault, GET_BYTES_MAX, HEADS_MAX, LIST_MAX, Reply, Request, frame, reset,
-    slice_max,
+    Answer, Call, Fault, GET_BYTES_MAX, HEADS_MAX, LIST_MAX, PAIR_REQUEST_BYTES_MAX, Reply,
+    Request, frame, reset, slice_max,
 };
 
 /// Wants are proven in parts of this many, each a task, so that both disk and cores are used.
@@ -234,7 +234,12 @@ async fn carry_out(
         Call::Watch { timeout_ms } => {
             watch(keeper, session, record::read_heads(&bytes)?, timeout_ms).await
         }
-        Call::Hello { .. } => Err(Error::malformed("request", "hello was said already")),
+        Call::PairOpen { .. } | Call::PairWait { .. } | Call::PairAnswer { .. } => {
+            pair(keeper, session, call, bytes).await
+        }
+        Call::Hello { .. } | Call::PairJoin { .. } => {
+            Err(Error::malformed("request", "hello was said already"))
+        }
         Call::Put { .. } => unreachable!("handled above"),
     }
 }
@@ -330,6 +335,28 @@ async fn watch(
         () = session.ended() => {}
     }
     heads(keeper, session).await
+}
+
+/// Lets a member open a mailbox, see what came into it, and leave the answer.
+async fn pair(keeper: &Keeper, session: &Session, call: Call, answer: Bytes) -> Result<Outcome> {
+    let (owner, boxes) = ((session.space.drive(), session.device), &keeper.mailboxes);
+    match call {
+        Call::PairOpen { mailbox, lifetime_ms } => boxes.open(mailbox, owner, lifetime_ms)?,
+        Call::PairAnswer { mailbox } => boxes.answer(mailbox, owner, answer)?,
+        Call::PairWait { mailbox, timeout_ms } => {
+            let room = room(keeper, session, PAIR_REQUEST_BYTES_MAX as u64).await;
+            let waiting = boxes.request(mailbox, owner);
+            let limit = Duration::from_millis(timeout_ms.min(WATCH_MS_MAX));
+            let request = tokio::select! {
+                came = tokio::time::timeout(limit, waiting) => came.ok().transpose()?,
+                () = keeper.stopped() => None,
+                () = session.ended() => None,
+            };
+            return Ok(Outcome::body(request.unwrap_or_default(), room));
+        }
+        _ => unreachable!("the caller has looked"),
+    }
+    Ok(Outcome::done())
 }
 
 /// Waits for room for so many bytes of an answer.

@@ -1,5 +1,6 @@
 //! The gate: who is welcomed. Nothing is stored for anyone before both proofs hold: the drive is
-//! authorised (or brings an invite) and the device belongs to the drive.
+//! authorised (or brings an invite) and the device belongs to the drive. Who proves neither may
+//! name a mailbox that a member opened, and leave one message in it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,30 +15,64 @@ use crate::link::tls;
 use crate::node::allow::Grant;
 use crate::node::invite::USELESS;
 use crate::node::keeper::Keeper;
+use crate::node::mailbox::Guest;
 use crate::node::session::Ticket;
 use crate::node::space;
-use crate::wire::{Call, InviteSecret, Request, VERSION, VERSIONS_MAX, frame, record};
+use crate::wire::{
+    Call, InviteSecret, PAIR_REQUEST_BYTES_MAX, Request, VERSION, VERSIONS_MAX, frame, record,
+};
 
 /// What a hello's body may take while others wait for its turn, beside the time its bytes need.
 const BODY_MS: u64 = 1_000;
 /// 2 Mbit/s; whoever is slower has its quarter of a megabyte here before its turn comes.
 const BODY_BYTES_PER_MS: u64 = 256;
 
-/// Reads a hello and decides; the caller sends the answer.
-pub(super) async fn hello(
+/// Who came in.
+pub(super) enum Came {
+    /// A member of a drive.
+    Member(Ticket),
+    /// Somebody whose message lies in a mailbox, and who waits for the answer.
+    Guest(Guest),
+}
+
+/// Reads how a connection begins and decides; the caller sends the answer.
+pub(super) async fn introduced(
     keeper: &Arc<Keeper>,
     connection: &quinn::Connection,
     from: &mut (impl AsyncRead + Unpin),
-) -> Result<Ticket> {
-    let device = tls::peer(connection)?;
-    let request: Request = frame::read_head(from, "hello").await?;
-    let max = request.call.body_max();
-    let Call::Hello { versions, drive, root, invite } = request.call else {
+) -> Result<Came> {
+    let request = frame::read_head::<Request>(from, "hello").await;
+    let guest = matches!(&request, Ok(Request { call: Call::PairJoin { .. }, .. }));
+    keeper.metrics.request(if guest { "pair_join" } else { "hello" });
+    let request = request?;
+    let (Call::Hello { versions, .. } | Call::PairJoin { versions, .. }) = &request.call else {
         return Err(Error::malformed("hello", "a connection begins with one"));
     };
     if versions.len() > VERSIONS_MAX || !versions.contains(&VERSION) {
         return Err(Error::UnknownVersion { what: "the node", version: VERSION.into() });
     }
+    match request.call {
+        Call::PairJoin { mailbox, .. } => {
+            let key = tls::peer(connection)?;
+            let max = PAIR_REQUEST_BYTES_MAX as u64;
+            let body = frame::read_body(from, request.body, max, "pairing").await?;
+            keeper.mailboxes.join(mailbox, key, body).await.map(Came::Guest)
+        }
+        _ => hello(keeper, connection, request, from).await.map(Came::Member),
+    }
+}
+
+async fn hello(
+    keeper: &Arc<Keeper>,
+    connection: &quinn::Connection,
+    request: Request,
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<Ticket> {
+    let device = tls::peer(connection)?;
+    let max = request.call.body_max();
+    let Call::Hello { drive, root, invite, .. } = request.call else {
+        unreachable!("the caller has looked");
+    };
     if DriveId::of(&root) != drive {
         return Err(Error::Refused("the root key is not this drive's".to_owned()));
     }

@@ -11,6 +11,7 @@ use crate::node::allow::Allow;
 use crate::node::config::Config;
 use crate::node::invite::Invites;
 use crate::node::ledger::Turns;
+use crate::node::mailbox::Mailboxes;
 use crate::node::metrics::{Gauges, Metrics};
 use crate::node::place::Place;
 use crate::node::session::{Sessions, Share};
@@ -28,6 +29,7 @@ pub(super) struct Keeper {
     pub(super) invites: Invites,
     pub(super) sessions: Arc<Sessions>,
     pub(super) metrics: Metrics,
+    pub(super) mailboxes: Mailboxes,
     /// Slots and memory for all drives together.
     pub(super) share: Share,
     pub(super) hellos: Semaphore,
@@ -47,6 +49,7 @@ impl Keeper {
             invites: Invites::new(&place),
             sessions: Sessions::new(config.limits),
             metrics: Metrics::default(),
+            mailboxes: Mailboxes::new(&config.env),
             share: Share::new(&config.limits, 1),
             hellos: Semaphore::new(HELLOS),
             lanes: Turns::default(),

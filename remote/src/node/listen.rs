@@ -9,14 +9,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, Incoming, VarInt};
+use bytes::Bytes;
+use quinn::{Connection, Endpoint, Incoming, SendStream, VarInt};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::{Error, Result};
 use crate::link::quic;
 use crate::node::answer;
-use crate::node::gate;
+use crate::node::gate::{self, Came};
 use crate::node::keeper::Keeper;
+use crate::node::mailbox::Guest;
+use crate::node::pace::patience;
 use crate::node::session::Ticket;
 use crate::wire::{Answer, Fault, Reply, VERSION, close, frame};
 
@@ -107,9 +110,14 @@ async fn connection(
     let welcomed = tokio::time::timeout(wait, welcome(incoming, &keeper)).await;
     drop(waiting);
     match welcomed {
-        Ok(Ok((connection, ticket))) => {
+        Ok(Ok((connection, _, Came::Member(ticket)))) => {
             tracing::debug!(%address, device = %ticket.0.device, "welcomed");
             serve(connection, ticket, keeper).await;
+            tracing::debug!(%address, "gone");
+        }
+        Ok(Ok((connection, to, Came::Guest(guest)))) => {
+            tracing::info!(%address, "waits at a mailbox");
+            serve_guest(connection, to, guest, keeper).await;
             tracing::debug!(%address, "gone");
         }
         Ok(Err(error)) => {
@@ -124,15 +132,18 @@ async fn connection(
     }
 }
 
-/// Handshake and hello.
-async fn welcome(incoming: Incoming, keeper: &Arc<Keeper>) -> Result<(Connection, Ticket)> {
+/// Handshake and hello, which is answered; what a guest asked for is answered later.
+async fn welcome(
+    incoming: Incoming,
+    keeper: &Arc<Keeper>,
+) -> Result<(Connection, SendStream, Came)> {
     let broken = |e: quinn::ConnectionError| Error::Unreachable(e.to_string());
     let connection = incoming.accept().map_err(broken)?.await.map_err(broken)?;
     let (mut to, mut from) = connection.accept_bi().await.map_err(broken)?;
-    keeper.metrics.request("hello");
-    let decided = gate::hello(keeper, &connection, &mut from).await;
+    let decided = gate::introduced(keeper, &connection, &mut from).await;
     let answer = match &decided {
-        Ok(_) => Answer::Welcome { version: VERSION },
+        Ok(Came::Guest(_)) => return decided.map(|came| (connection, to, came)),
+        Ok(Came::Member(_)) => Answer::Welcome { version: VERSION },
         Err(error) => Answer::Failed(Fault::from(error)),
     };
     if decided.is_ok() {
@@ -144,7 +155,7 @@ async fn welcome(incoming: Incoming, keeper: &Arc<Keeper>) -> Result<(Connection
     };
     let said = said.await;
     match decided {
-        Ok(ticket) => said.map(|()| (connection, ticket)),
+        Ok(came) => said.map(|()| (connection, to, came)),
         Err(error) => {
             // The client hangs up once it has read why.
             let _ = tokio::time::timeout(GOODBYE, connection.closed()).await;
@@ -174,6 +185,39 @@ async fn serve(connection: Connection, ticket: Ticket, keeper: Arc<Keeper>) {
         tokio::time::sleep(LAST_WORDS).await;
         ticket.0.close(close::STOPPING, "the node is stopping");
     }
+}
+
+/// Waits with a guest for the answer, and brings it.
+async fn serve_guest(
+    connection: Connection,
+    mut to: SendStream,
+    guest: Guest,
+    keeper: Arc<Keeper>,
+) {
+    let answered = tokio::select! {
+        answered = keeper.mailboxes.answered(&guest) => answered,
+        _ = connection.closed() => return,
+        () = keeper.stopped() => {
+            return connection.close(VarInt::from_u32(close::STOPPING), b"the node is stopping");
+        }
+    };
+    let (answer, body) = match answered {
+        Ok(body) => (Answer::Done, body),
+        Err(error) => {
+            keeper.metrics.failure(&error);
+            (Answer::Failed(Fault::from(&error)), Bytes::new())
+        }
+    };
+    let bytes = body.len() as u64;
+    let said = async {
+        frame::send(&mut to, &Reply { answer, body: bytes }, &body).await?;
+        frame::end(&mut to).await
+    };
+    if let Ok(Ok(())) = tokio::time::timeout(patience(bytes), said).await {
+        // The client hangs up once it has read it.
+        let _ = tokio::time::timeout(GOODBYE, connection.closed()).await;
+    }
+    connection.close(VarInt::from_u32(close::DONE), b"");
 }
 
 /// How long the last answers may travel: a slow round trip.

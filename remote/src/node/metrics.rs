@@ -118,6 +118,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Unreachable(_) => "broken",
         Error::TimedOut(_) => "timed_out",
         Error::Busy { .. } => "busy",
+        Error::Pairing(_) => "pairing",
         Error::Io { .. } => "io",
         Error::NodeKeyChanged { .. } => "node_key_changed",
     }

@@ -3,13 +3,14 @@
 use minicbor::{Decode, Encode};
 
 use crate::blob::{BLOB_BYTES_MAX, BlobId};
+use crate::cbor;
 use crate::entry::{ENTRY_BYTES_MAX, LogId};
 use crate::identity::{DriveId, PublicKey};
 use crate::logs::READ_BYTES_MAX;
 use crate::wire::fault::Fault;
 use crate::wire::limits::{
     GET_BYTES_MAX, HEADS_MAX, IDS_MAX, INVITE_BYTES, LIST_MAX, MEMBERSHIP_BYTES_MAX,
-    WANTED_BYTES_MAX, WANTS_MAX,
+    PAIR_ANSWER_BYTES_MAX, PAIR_REQUEST_BYTES_MAX, WANTED_BYTES_MAX, WANTS_MAX,
 };
 use crate::wire::record;
 
@@ -35,6 +36,12 @@ impl std::fmt::Debug for InviteSecret {
         f.write_str("InviteSecret(…)")
     }
 }
+
+/// The name of a mailbox: a hash of the secret of a pairing, which says nothing about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MailboxId(pub [u8; 32]);
+
+cbor::array!(MailboxId);
 
 /// What a client can ask; bodies and replies are in the module's header.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -128,6 +135,44 @@ pub enum Call {
         #[n(0)]
         timeout_ms: u64,
     },
+    /// Opens a mailbox for a device that is to join.
+    #[n(12)]
+    PairOpen {
+        /// Its name.
+        #[n(0)]
+        mailbox: MailboxId,
+        /// How long it is to be good for.
+        #[n(1)]
+        lifetime_ms: u64,
+    },
+    /// Waits for what a device puts into a mailbox.
+    #[n(13)]
+    PairWait {
+        /// Which.
+        #[n(0)]
+        mailbox: MailboxId,
+        /// How long at most; then the reply has no body.
+        #[n(1)]
+        timeout_ms: u64,
+    },
+    /// Leaves the answer in a mailbox.
+    #[n(14)]
+    PairAnswer {
+        /// Which.
+        #[n(0)]
+        mailbox: MailboxId,
+    },
+    /// In place of a hello, and the only thing such a connection can ask: puts the body into a
+    /// mailbox and waits for the answer.
+    #[n(15)]
+    PairJoin {
+        /// Versions the client speaks.
+        #[n(0)]
+        versions: Vec<u16>,
+        /// Which mailbox.
+        #[n(1)]
+        mailbox: MailboxId,
+    },
 }
 
 /// The head of a reply.
@@ -184,12 +229,16 @@ impl Call {
             Self::Has => (IDS_MAX * record::ID_BYTES) as u64,
             Self::Append => ENTRY_BYTES_MAX as u64,
             Self::Watch { .. } => (HEADS_MAX * record::HEAD_BYTES) as u64,
+            Self::PairAnswer { .. } => PAIR_ANSWER_BYTES_MAX as u64,
+            Self::PairJoin { .. } => PAIR_REQUEST_BYTES_MAX as u64,
             Self::Get { .. }
             | Self::List { .. }
             | Self::Delete { .. }
             | Self::Space
             | Self::ReadLog { .. }
-            | Self::Heads => 0,
+            | Self::Heads
+            | Self::PairOpen { .. }
+            | Self::PairWait { .. } => 0,
         }
     }
 
@@ -203,6 +252,8 @@ impl Call {
             // The shortest entry is fifty times the length that stands before each.
             Self::ReadLog { .. } => READ_BYTES_MAX + READ_BYTES_MAX / 50,
             Self::Heads | Self::Watch { .. } => (HEADS_MAX * record::HEAD_BYTES) as u64,
+            Self::PairWait { .. } => PAIR_REQUEST_BYTES_MAX as u64,
+            Self::PairJoin { .. } => PAIR_ANSWER_BYTES_MAX as u64,
             _ => 0,
         }
     }
@@ -222,6 +273,10 @@ impl Call {
             Self::ReadLog { .. } => "read_log",
             Self::Heads => "heads",
             Self::Watch { .. } => "watch",
+            Self::PairOpen { .. } => "pair_open",
+            Self::PairWait { .. } => "pair_wait",
+            Self::PairAnswer { .. } => "pair_answer",
+            Self::PairJoin { .. } => "pair_join",
         }
     }
 }
@@ -256,5 +311,22 @@ mod tests {
         assert_eq!(hex::encode(&bytes[..6]), "828201815820", "the layout of the header");
         assert_eq!(bytes[bytes.len() - 1], 5);
         assert!(decode::<Request>("request", &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn heads_of_a_pairing_are_those_of_the_manual() {
+        let mailbox = MailboxId([7; 32]);
+        let (id, said) = ("07".repeat(32), |call: Call| hex::encode(encode(&call)));
+        let open = Call::PairOpen { mailbox, lifetime_ms: 600_000 };
+        assert_eq!(said(open), format!("820c825820{id}1a000927c0"));
+        let wait = Call::PairWait { mailbox, timeout_ms: 0 };
+        assert_eq!(said(wait), format!("820d825820{id}00"));
+        assert_eq!(said(Call::PairAnswer { mailbox }), format!("820e815820{id}"));
+        let join = Call::PairJoin { versions: vec![1], mailbox };
+        assert_eq!(said(join.clone()), format!("820f8281015820{id}"));
+        let back = decode::<Call>("call", &encode(&join)).unwrap();
+        assert_eq!(back, join);
+        let short = format!("820e81581f{}", "07".repeat(31));
+        assert!(decode::<Call>("call", &hex::decode(short).unwrap()).is_err());
     }
 }

@@ -6,7 +6,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::blob::BlobId;
-use crate::error::Error;
+use crate::error::{Error, NoPairing};
 use crate::wire::limits::TEXT_BYTES_MAX;
 
 /// Why a node did not do what was asked.
@@ -71,6 +71,9 @@ pub enum Fault {
     /// It failed by itself.
     #[n(10)]
     Failed(#[n(0)] String),
+    /// The mailbox is of no use.
+    #[n(11)]
+    Pairing(#[n(0)] NoPairing),
 }
 
 impl From<&Error> for Fault {
@@ -88,6 +91,7 @@ impl From<&Error> for Fault {
             Error::Malformed { what, why } => Self::Malformed(short(&format!("{what}: {why}"))),
             Error::UnknownVersion { version, .. } => Self::UnknownVersion(*version),
             Error::Busy { retry_ms } => Self::Busy { retry_ms: *retry_ms },
+            Error::Pairing(why) => Self::Pairing(*why),
             Error::Io { source, .. } if is_full(source) => Self::Full,
             Error::TimedOut(_) => Self::Refused("the request took too long".to_owned()),
             Error::Io { .. } | Error::Unreachable(_) | Error::NodeKeyChanged { .. } => {
@@ -110,6 +114,7 @@ impl From<Fault> for Error {
             Fault::Malformed(why) => Self::malformed("request", short(&why)),
             Fault::UnknownVersion(version) => Self::UnknownVersion { what: "the node", version },
             Fault::Busy { retry_ms } => Self::Busy { retry_ms },
+            Fault::Pairing(why) => Self::Pairing(why),
             Fault::Failed(why) => {
                 Self::Io { what: "the node".to_owned(), source: std::io::Error::other(short(&why)) }
             }
@@ -152,6 +157,9 @@ mod tests {
             Error::UnknownVersion { what: "the node", version: 7 },
             Error::Busy { retry_ms: 11 },
             Error::Refused("no".to_owned()),
+            Error::Pairing(NoPairing::Unknown),
+            Error::Pairing(NoPairing::Expired),
+            Error::Pairing(NoPairing::Used),
         ];
         for error in errors {
             let back = Error::from(Fault::from(&error));

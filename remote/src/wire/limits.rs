@@ -29,6 +29,13 @@ pub const HEADS_MAX: usize = 8192;
 /// The secret of an invite: 128 bits, guessed only online.
 pub const INVITE_BYTES: usize = 16;
 
+/// What a device that joins says: two public keys, a name, a signature, and what sealing adds.
+pub const PAIR_REQUEST_BYTES_MAX: usize = 4 << 10;
+/// What it is answered: the secrets of a drive, some two thousand epochs of them.
+pub const PAIR_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// How long a mailbox can be used, by the node's clock: longer than a person needs.
+pub const PAIR_MS_MAX: u64 = 10 * 60_000;
+
 /// Codes a connection is closed with.
 pub mod close {
     /// Nothing is wrong: the client is done.

@@ -219,7 +219,7 @@ impl Drive {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<Remote>>> {
+    pub(super) fn chosen(&self, name: Option<&str>) -> Result<Vec<Arc<Remote>>> {
         let remotes = match name {
             Some(name) => vec![self.parts.remotes.named(name)?],
             None => self.parts.remotes.all(),

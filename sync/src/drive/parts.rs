@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdrivefs_remote::entry::{LogId, LogKind};
 use rdrivefs_remote::env::Env;
 use rdrivefs_remote::foreground::Foreground;
+use rdrivefs_remote::identity::PublicKey;
 use rdrivefs_remote::link::{Credentials, NodeUrl};
 use rdrivefs_remote::wrap::{Limits, Pace};
 use tokio::runtime::Runtime;
@@ -23,6 +24,7 @@ use crate::keybag::{Keybag, Secrets, Unlock};
 use crate::keys::Phrase;
 use crate::log::Log;
 use crate::merge::Merger;
+use crate::pairing::PairingCode;
 use crate::progress::Progress;
 use crate::publish::{Author, Publisher};
 use crate::push::Pusher;
@@ -34,7 +36,7 @@ use crate::state::{Bounds, Event, Rules};
 use crate::tree::Tree;
 use crate::verify::Verifier;
 
-use super::found;
+use super::found::{self, Place};
 use super::known::Known;
 
 /// Threads for links; sealing and the kernel's requests have their own.
@@ -93,14 +95,55 @@ impl Drive {
         env: Env,
         progress: &Progress,
     ) -> Result<(Self, Option<Error>)> {
+        let come = |at: &Place<'_>| found::recover(at, phrase, url, progress);
+        let (drive, refused) = Self::come_in(home, unlock, env, come)?;
+        drive.apply_received(refused, progress)
+    }
+
+    /// Joins a drive by a pairing code, as a device called `name`, and waits until the other device
+    /// lets it in. `tell` is given this device's new key while that is awaited; the other's comes
+    /// back. As with [`Drive::recover`] a first refusal comes beside the drive.
+    ///
+    /// # Errors
+    /// [`Error::Code`], [`Error::Declined`]; [`Error::DriveExists`], [`Error::InUse`]; of the link,
+    /// which says of a code that it is unknown, expired or used; of the disk.
+    pub fn join(
+        home: &Home,
+        code: &PairingCode,
+        name: &str,
+        unlock: &Unlock<'_>,
+        env: Env,
+        progress: &Progress,
+        tell: &dyn Fn(&PublicKey),
+    ) -> Result<(Self, PublicKey, Option<Error>)> {
+        let come = |at: &Place<'_>| found::join(at, code, name, progress, tell);
+        let (drive, (enroller, refused)) = Self::come_in(home, unlock, env, come)?;
+        let (drive, refused) = drive.apply_received(refused, progress)?;
+        Ok((drive, enroller, refused))
+    }
+
+    /// Opens the drive that `come` brings here.
+    fn come_in<T>(
+        home: &Home,
+        unlock: &Unlock<'_>,
+        env: Env,
+        come: impl FnOnce(&Place<'_>) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let lock = lock(home)?;
         let runtime = runtime()?;
-        let refused = found::recover(home, phrase, url, unlock, &env, runtime.handle(), progress)?;
+        let came = come(&Place { home, unlock, env: &env, runtime: runtime.handle() })?;
         drop(runtime);
-        let drive = Self::open_locked(home, unlock, env, lock)?;
-        match drive.parts.merger.apply_all(progress) {
-            Err(e) if e.is_refusal() => Ok((drive, refused.or(Some(e)))),
-            applied => applied.map(|_| (drive, refused)),
+        Ok((Self::open_locked(home, unlock, env, lock)?, came))
+    }
+
+    fn apply_received(
+        self,
+        refused: Option<Error>,
+        progress: &Progress,
+    ) -> Result<(Self, Option<Error>)> {
+        match self.parts.merger.apply_all(progress) {
+            Err(e) if e.is_refusal() => Ok((self, refused.or(Some(e)))),
+            applied => applied.map(|_| (self, refused)),
         }
     }
 
@@ -191,7 +234,7 @@ impl Drive {
         Ok(())
     }
 
-    fn keep_known(&self) {
+    pub(super) fn keep_known(&self) {
         let Parts { index, log, env, .. } = &*self.parts;
         Known::keep(&self.home, self.secrets(), index, log, env);
     }

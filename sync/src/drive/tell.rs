@@ -1,6 +1,7 @@
 //! What a drive tells about itself.
 
 use rdrivefs_remote::entry::{Entry, Head, LogKind};
+use rdrivefs_remote::identity::PublicKey;
 use rdrivefs_remote::store::Store as _;
 
 use crate::cache::LayerRef;
@@ -33,11 +34,10 @@ impl Drive {
         let (push_layers, push_bytes) = parts.index.unpushed()?;
         let unsealed = parts.tree.unsealed();
         let devices = self.devices()?;
-        let own = self.secrets().device.public().to_string();
         Ok(Status {
             drive: self.home.name().to_owned(),
             drive_id: self.secrets().drive().to_string(),
-            device: devices.iter().find(|d| d.key == own).cloned().unwrap_or_default(),
+            device: devices.iter().find(|d| d.this_device).cloned().unwrap_or_default(),
             mount: None,
             tree: self.tree_use()?,
             cache: self.cache_use()?,
@@ -183,7 +183,7 @@ impl Drive {
                 let entries = self.parts.index.entries(&head.log, next, 4 << 20)?;
                 next += entries.len() as u64;
                 for (bytes, _) in entries {
-                    lines.push(self.log_line(&Entry::from_bytes(bytes)?));
+                    lines.push(self.log_line(&Entry::from_bytes(bytes)?)?);
                 }
             }
         }
@@ -235,18 +235,27 @@ impl Drive {
         Ok(self.parts.cache.present(&LayerRef { id: row.id, len: row.len })? == row.len)
     }
 
-    pub(super) fn devices(&self) -> Result<Vec<DeviceInfo>> {
-        let heads = self.parts.index.heads()?;
+    /// Every device there ever was, in the order in which they came.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        let (heads, secrets) = (self.parts.index.heads()?, self.secrets());
+        let own = secrets.device.public();
         let mut devices = Vec::new();
         for member in self.parts.log.membership().members() {
-            let own = |head: &&Head| {
+            let theirs = |head: &&Head| {
                 head.log.author == member.device && head.log.kind == LogKind::Commits
             };
-            let newest = heads.iter().filter(own).max_by_key(|head| head.log.instance);
+            let newest = heads.iter().filter(theirs).max_by_key(|head| head.log.instance);
             devices.push(DeviceInfo {
-                name: String::new(),
+                name: self.name_of(&member.device)?,
                 key: member.device.to_string(),
                 number: member.number,
+                fingerprint: member.device.fingerprint(),
+                admin: member.admin,
+                added_by: (member.added_by != secrets.root).then(|| member.added_by.to_string()),
+                this_device: member.device == own,
                 revoked: member.revoked.is_some(),
                 head: newest.map_or(0, |head| head.number),
                 head_ms: newest.map(|head| self.made_ms(head)).transpose()?.flatten(),
@@ -255,11 +264,16 @@ impl Drive {
         Ok(devices)
     }
 
+    /// What a device is called; empty where nobody said.
+    fn name_of(&self, device: &PublicKey) -> Result<String> {
+        Ok(self.parts.index.device_name(device)?.map_or_else(String::new, |named| named.name))
+    }
+
     /// When an entry was made, if this device can open it.
     fn made_ms(&self, head: &Head) -> Result<Option<u64>> {
         let entries = self.parts.index.entries(&head.log, head.number, 1)?;
         let Some((bytes, _)) = entries.into_iter().next() else { return Ok(None) };
-        Ok(self.log_line(&Entry::from_bytes(bytes)?).time_ms)
+        Ok(self.log_line(&Entry::from_bytes(bytes)?)?.time_ms)
     }
 
     fn remote_info(&self, remote: &Remote) -> Result<RemoteInfo> {
@@ -320,7 +334,7 @@ impl Drive {
         })
     }
 
-    fn log_line(&self, entry: &Entry) -> LogLine {
+    fn log_line(&self, entry: &Entry) -> Result<LogLine> {
         let header = entry.header();
         let epoch = rdrivefs_remote::member::EpochId(header.epoch);
         let commit = match header.log.kind {
@@ -329,13 +343,13 @@ impl Drive {
             }
             LogKind::Membership => None,
         };
-        LogLine {
+        Ok(LogLine {
             kind: match header.log.kind {
                 LogKind::Commits => Told::Commits,
                 LogKind::Membership => Told::Membership,
             },
             device: header.log.author.to_string(),
-            device_name: String::new(),
+            device_name: self.name_of(&header.log.author)?,
             instance: header.log.instance,
             number: header.number,
             hash: hex::encode(entry.hash()),
@@ -345,7 +359,7 @@ impl Drive {
             lamport: commit.as_ref().map(|commit| commit.lamport),
             records: commit.as_ref().map_or(1, |commit| commit.records.len() as u64),
             bytes: entry.encode().len() as u64,
-        }
+        })
     }
 
     fn file_state(&self, row: &Row, pinned: bool, audited: &[RemoteNumber]) -> Result<FileState> {

@@ -41,6 +41,7 @@ pub(super) const SCHEMA: &str = "
         remote INTEGER NOT NULL, layer INTEGER NOT NULL, at_ms INTEGER NOT NULL, offset INTEGER,
         PRIMARY KEY (remote, layer)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS audit_newest ON audit (remote);
+    CREATE TABLE IF NOT EXISTS device (key BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS log (
         log BLOB NOT NULL, number INTEGER NOT NULL, hash BLOB NOT NULL,
         applied INTEGER NOT NULL, lamport INTEGER NOT NULL, entry BLOB NOT NULL,

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 
 /// Tables with sealed rows, and what of a row is its key: numbers and blobs, in their order.
-const SEALED: [(&str, &str); 7] = [
+const SEALED: [(&str, &str); 8] = [
     ("node", "SELECT ino, NULL, row FROM node"),
     ("xattr", "SELECT ino, hash, row FROM xattr"),
     ("entry", "SELECT link, parent, row FROM entry"),
@@ -14,6 +14,7 @@ const SEALED: [(&str, &str); 7] = [
     ("unsettled", "SELECT link, NULL, row FROM unsettled"),
     ("layer", "SELECT id, NULL, row FROM layer"),
     ("remote", "SELECT NULL, NULL, row FROM remote"),
+    ("device", "SELECT key, NULL, row FROM device"),
 ];
 
 impl Index {

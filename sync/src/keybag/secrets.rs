@@ -3,6 +3,7 @@
 //! ```text
 //! keys  = [drive, root, recovery: [wrap key, signature], device: seed, wrap: seed, number, instance,
 //!          chunker, local, epochs: [+ epoch]]
+//! shared = [root, recovery, chunker, epochs]      what one device hands to another
 //! epoch = [key, parents: [* [id, key]]]          its id follows from these
 //! ```
 
@@ -45,6 +46,33 @@ pub struct Secrets {
     pub local: Key,
     /// The epochs, each after its parents; the last one seals what is new. Never empty.
     pub epochs: Vec<Epoch>,
+}
+
+/// What every device of a drive knows alike.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The key of the drive's root.
+    pub root: PublicKey,
+    /// Recovery's public key, vouched for by the root.
+    pub recovery: RecoveryKey,
+    /// What the chunker's keys grow from.
+    pub chunker: Key,
+    /// The epochs, each after its parents. Never empty.
+    pub epochs: Vec<Epoch>,
+}
+
+/// As it travels.
+#[derive(Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct WireShared {
+    #[n(0)]
+    root: PublicKey,
+    #[n(1)]
+    recovery: WireRecovery,
+    #[n(2)]
+    chunker: Key,
+    #[n(3)]
+    epochs: Vec<WireEpoch>,
 }
 
 #[derive(Encode, Decode)]
@@ -106,12 +134,19 @@ impl Secrets {
         self.epochs.iter().rev().find(|epoch| epoch.id() == *id)
     }
 
+    /// What other devices know as well.
+    pub fn shared(&self) -> Shared {
+        Shared {
+            root: self.root,
+            recovery: self.recovery.clone(),
+            chunker: self.chunker.clone(),
+            epochs: self.epochs.clone(),
+        }
+    }
+
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         assert!(!self.epochs.is_empty() && self.epochs.len() <= EPOCHS_MAX, "a bag's bounds");
-        let recovery = WireRecovery {
-            key: self.recovery.key.as_bytes().to_vec(),
-            signature: self.recovery.signature,
-        };
+        let recovery = WireRecovery::of(&self.recovery);
         let epochs: Vec<WireEpoch> = self.epochs.iter().map(WireEpoch::of).collect();
         let parents: usize = epochs.iter().map(|epoch| epoch.parents.len()).sum();
         let room = FIXED_BYTES + epochs.len() * EPOCH_BYTES + parents * PARENT_BYTES;
@@ -140,30 +175,56 @@ impl Secrets {
         if wire.drive != DriveId::of(&wire.root) {
             return Err("its root is not its drive's");
         }
-        if wire.epochs.is_empty() || wire.epochs.len() > EPOCHS_MAX {
-            return Err("the number of its epochs is out of range");
-        }
-        if wire.epochs.iter().any(|epoch| !epoch.is_sound()) {
-            return Err("an epoch's parents are not in order");
-        }
-        let key = WrapPublic::decode(&wire.recovery.key).map_err(|_| "no key of recovery")?;
-        let recovery = RecoveryKey { key, signature: wire.recovery.signature };
-        recovery.verify(&wire.root).map_err(|_| "the root does not vouch for recovery's key")?;
+        let Wire { root, recovery, chunker, epochs, .. } = wire;
+        let shared = WireShared { root, recovery, chunker, epochs }.opened()?;
         let secrets = Self {
-            root: wire.root,
-            recovery,
+            root,
+            recovery: shared.recovery,
             device: SecretKey::from_seed(*wire.device.as_bytes()),
             wrap: WrapSecret::from_seed(wire.wrap),
             number: wire.number,
             instance: wire.instance,
-            chunker: wire.chunker,
+            chunker: shared.chunker,
             local: wire.local,
-            epochs: wire.epochs.into_iter().map(|epoch| epoch.opened(wire.drive)).collect(),
+            epochs: shared.epochs,
         };
         if *secrets.encode() != bytes {
             return Err("it is not in its one encoding");
         }
         Ok(secrets)
+    }
+}
+
+impl WireShared {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self {
+            root: shared.root,
+            recovery: WireRecovery::of(&shared.recovery),
+            chunker: shared.chunker.clone(),
+            epochs: shared.epochs.iter().map(WireEpoch::of).collect(),
+        }
+    }
+
+    /// An error says what is wrong.
+    pub(crate) fn opened(self) -> Result<Shared, &'static str> {
+        if self.epochs.is_empty() || self.epochs.len() > EPOCHS_MAX {
+            return Err("the number of its epochs is out of range");
+        }
+        if self.epochs.iter().any(|epoch| !epoch.is_sound()) {
+            return Err("an epoch's parents are not in order");
+        }
+        let key = WrapPublic::decode(&self.recovery.key).map_err(|_| "no key of recovery")?;
+        let recovery = RecoveryKey { key, signature: self.recovery.signature };
+        recovery.verify(&self.root).map_err(|_| "the root does not vouch for recovery's key")?;
+        let drive = DriveId::of(&self.root);
+        let epochs = self.epochs.into_iter().map(|epoch| epoch.opened(drive)).collect();
+        Ok(Shared { root: self.root, recovery, chunker: self.chunker, epochs })
+    }
+}
+
+impl WireRecovery {
+    fn of(recovery: &RecoveryKey) -> Self {
+        Self { key: recovery.key.as_bytes().to_vec(), signature: recovery.signature }
     }
 }
 

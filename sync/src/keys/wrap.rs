@@ -28,9 +28,10 @@ use std::fmt;
 
 use ml_kem::array::Array;
 use ml_kem::{B32, Decapsulate as _, DecapsulationKey, EncapsulationKey, KeyExport as _, MlKem768};
+use rdrivefs_remote::env::Env;
 use rdrivefs_remote::member::WRAP_KEY_BYTES;
 use x25519_dalek as x25519;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::error::{Error, Result};
 use crate::seal::{self, COMMITMENT_BYTES, Committed, KEY_BYTES, Key, NONCE_BYTES, TAG_BYTES};
@@ -86,6 +87,14 @@ impl WrapSecret {
         WrapPublic(bytes)
     }
 
+    /// Opens what [`WrapPublic::wrap`] made.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], whatever is wrong with it.
+    pub fn unwrap(&self, aad: &[u8], wrap: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        unwrap(self, aad, wrap).map(Zeroizing::new)
+    }
+
     fn x(&self) -> x25519::StaticSecret {
         let key = Key::derive("rdrivefs v1 wrap x25519", &[self.0.as_bytes()]);
         x25519::StaticSecret::from(*key.as_bytes())
@@ -122,6 +131,12 @@ impl WrapPublic {
     /// The exact bytes.
     pub fn as_bytes(&self) -> &[u8; WRAP_KEY_BYTES] {
         &self.0
+    }
+
+    /// Seals `plain` to whoever holds the secret half, bound to `aad`, which must begin as no other
+    /// use of wraps does.
+    pub fn wrap(&self, env: &Env, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+        wrap(self, &Key::random(env), aad, plain)
     }
 
     fn x(&self) -> x25519::PublicKey {

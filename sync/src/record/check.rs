@@ -29,6 +29,9 @@ pub const TOC_BYTES_MAX: usize = 1 << 20;
 /// Names of remotes and devices, addresses, rules: a line a person can read.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// Longest name this build gives a device: it stands in a column of a table.
+pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+
 type Check = Result<(), &'static str>;
 
 impl Record {
@@ -147,6 +150,16 @@ fn time(time: &TimeNs) -> Check {
 fn text(text: &str) -> Check {
     must(text.len() <= TEXT_BYTES_MAX, "a text too long")?;
     must(!text.chars().any(char::is_control), "a control character in a text")
+}
+
+/// Whether this build would call a device so.
+///
+/// # Errors
+/// Which bound it breaks.
+pub fn check_device_name(name: &str) -> Check {
+    let fits = !name.trim().is_empty() && name.len() <= DEVICE_NAME_BYTES_MAX;
+    must(fits, "a name has 1 to 64 bytes")?;
+    text(name)
 }
 
 fn must(holds: bool, otherwise: &'static str) -> Check {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::pairing::PairingCode;
+
 use super::list::FileKind;
 use super::path::DrivePath;
 
@@ -39,12 +41,46 @@ pub struct DeviceInfo {
     pub key: String,
     /// Its number within the drive.
     pub number: u16,
+    /// Its key's fingerprint, for people to compare.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// Whether it may add and revoke devices.
+    #[serde(default)]
+    pub admin: bool,
+    /// The key of the device that added it; `null` where the recovery phrase did.
+    #[serde(default)]
+    pub added_by: Option<String>,
+    /// Whether it is the device that tells this.
+    #[serde(default)]
+    pub this_device: bool,
     /// Whether it was revoked.
     pub revoked: bool,
     /// The number of its newest commit known here; 0 for none.
     pub head: u64,
     /// When that commit was made, by that device's clock.
     pub head_ms: Option<u64>,
+}
+
+/// `device add`: a code for one device, printed as soon as a node keeps a mailbox for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairingOffer {
+    /// The code.
+    pub code: PairingCode,
+    /// The remote on whose node the two devices meet.
+    pub remote: String,
+    /// When the code ends, by this computer's clock.
+    pub expires_ms: u64,
+}
+
+/// A device that waits to be let in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Joiner {
+    /// What it calls itself.
+    pub name: String,
+    /// Its public key.
+    pub key: String,
+    /// The fingerprint to compare with what it shows.
+    pub fingerprint: String,
 }
 
 /// Where a drive is mounted.

@@ -16,7 +16,7 @@ use rdrivefs_sync::progress::Progress;
 use rdrivefs_sync::publish::{Author, Publisher};
 use rdrivefs_sync::remote::entry::{Entry, LogId, LogKind};
 use rdrivefs_sync::remote::env::Env;
-use rdrivefs_sync::remote::identity::SecretKey;
+use rdrivefs_sync::remote::identity::{PublicKey, SecretKey};
 use rdrivefs_sync::remote::member::{Change, Membership};
 use rdrivefs_sync::seal::Key;
 use rdrivefs_sync::tree::words::{Caller, Kind};
@@ -161,6 +161,11 @@ impl Device {
     pub(crate) fn publish_unsealed(&self) -> u64 {
         self.tree.flush().unwrap();
         self.publisher.publish().unwrap()
+    }
+
+    /// Its identity.
+    pub(crate) fn key(&self) -> PublicKey {
+        self.secrets.device.public()
     }
 
     /// Gets the log of another.

@@ -15,6 +15,7 @@ mod entry;
 mod keybag;
 mod layer;
 mod member;
+mod pairing;
 mod phrase;
 mod record;
 mod slice;
@@ -32,6 +33,7 @@ fn main() {
     commit::write(&Folder::clean("commit"));
     layer::write(&Folder::clean("layer"));
     member::write(&Folder::clean("member"));
+    pairing::write(&Folder::clean("pairing"));
     slice::write(&Folder::clean("slice"));
     cut::write(&Folder::clean("cut"));
 }

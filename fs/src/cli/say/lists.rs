@@ -57,7 +57,10 @@ pub(super) fn log(value: &Value, paint: Paint) -> String {
         let made =
             line["time_ms"].as_i64().map_or_else(|| "-".into(), |ms| units::local(ms / 1_000));
         table.row([
-            word(short(&line["device"])),
+            word(match line["device_name"].as_str() {
+                Some("") | None => short(&line["device"]),
+                Some(_) => text(&line["device_name"]),
+            }),
             right(units::count(number(&line["number"]))),
             word(text(&line["kind"])),
             word(made).styled(Style::Dim),
@@ -67,6 +70,46 @@ pub(super) fn log(value: &Value, paint: Paint) -> String {
         ]);
     }
     table.lines(paint, "")
+}
+
+/// `device list`.
+pub(super) fn devices(value: &Value, paint: Paint, now_ms: u64) -> String {
+    let heads = ["", "device", "fingerprint", "rights", "added by", "commits", "last"];
+    let mut table = Table::with_head(&heads);
+    for device in each(value) {
+        let added_by = match device["added_by"].as_str() {
+            None => "the phrase".into(),
+            Some(key) => {
+                let by = each(value).find(|other| other["key"] == key);
+                by.map_or_else(|| short(&device["added_by"]), called)
+            }
+        };
+        let rights = match (device["revoked"] == true, device["admin"] == true) {
+            (true, _) => word("revoked").styled(Style::Bad),
+            (_, true) => word("admin"),
+            _ => word("plain"),
+        };
+        let own = if device["this_device"] == true { " (this one)" } else { "" };
+        let last = device["head_ms"].as_u64().map_or("-".into(), |at| units::ago(at, now_ms));
+        table.row([
+            right(number(&device["number"]).to_string()),
+            word(format!("{}{own}", called(device))),
+            word(text(&device["fingerprint"])).styled(Style::Dim),
+            rights,
+            word(added_by),
+            right(units::count(number(&device["head"]))),
+            word(last),
+        ]);
+    }
+    table.lines(paint, "")
+}
+
+/// The name of a device, or the beginning of its key.
+pub(super) fn called(device: &Value) -> String {
+    match device["name"].as_str() {
+        Some("") | None => short(&device["key"]),
+        Some(_) => text(&device["name"]),
+    }
 }
 
 /// `doctor`.
@@ -173,6 +216,22 @@ mod tests {
         assert!(lines[1].starts_with("-rw-r--r--  1.5 KiB  "), "{said}");
         assert!(lines[1].ends_with("pushed, away, pinned  /d/a\\x0a"), "{said}");
         assert!(lines[2].ends_with("  /l -> d"), "{said}");
+    }
+
+    #[test]
+    fn devices_are_called_by_their_names_and_else_by_their_keys() {
+        let device = |number: u64, name: &str, added_by: Option<&str>| {
+            json!({ "number": number, "name": name, "key": format!("{number}{number}ff"),
+                "fingerprint": "0000-1111", "admin": number < 3, "added_by": added_by,
+                "this_device": number == 1, "revoked": number == 3, "head": 7, "head_ms": 1_000 })
+        };
+        let list =
+            [device(1, "desk", None), device(2, "", Some("11ff")), device(3, "c", Some("9"))];
+        let said = devices(&json!(list), Paint::none(), 61_000);
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines[1].contains("1  desk (this one)  0000-1111  admin    the phrase"), "{said}");
+        assert!(lines[2].contains("2  22ff") && lines[2].contains("admin    desk"), "{said}");
+        assert!(lines[3].contains("revoked  9"), "{said}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::lists::called;
 use super::value::{bytes, each, number, short, text};
 use crate::cli::paint::{Paint, Style};
 use crate::cli::table::{Cell, Table, number as right, word};
@@ -138,10 +139,7 @@ fn pending(pending: &Value) -> String {
 }
 
 fn one_device(device: &Value, own: bool, now_ms: u64) -> String {
-    let name = match device["name"].as_str() {
-        Some("") | None => short(&device["key"]),
-        Some(_) => text(&device["name"]),
-    };
+    let name = called(device);
     let own = if own { " (this one)" } else { "" };
     let revoked = if device["revoked"] == true { ", revoked" } else { "" };
     let last = match device["head"].as_u64() {
