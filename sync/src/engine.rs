@@ -309,13 +309,10 @@ impl Loop {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let facts = Facts {
-                dirty: self.parts.tree.is_dirty(),
-                ripe: self.parts.tree.is_ripe(),
-                space: self.parts.space(),
-            };
-            for work in self.state.next(facts, self.parts.env.instant()) {
-                self.carry_out(work);
+            let sealed = self.carry_out_next();
+            if sealed {
+                // What there is to send by that does not wait for the next beat.
+                self.carry_out_next();
             }
         }
         watched.values().for_each(|watch: &tokio::task::JoinHandle<()>| watch.abort());
@@ -325,6 +322,20 @@ impl Loop {
             evicting.abort();
             drop(self.parts.runtime.block_on(evicting));
         }
+    }
+
+    /// Carries out what is to be done now; whether something was sealed by it.
+    fn carry_out_next(&mut self) -> bool {
+        let facts = Facts {
+            dirty: self.parts.tree.is_dirty(),
+            ripe: self.parts.tree.is_ripe(),
+            changes: self.parts.tree.changes(),
+            space: self.parts.space(),
+        };
+        let next = self.state.next(facts, self.parts.env.instant());
+        let sealed = next.contains(&Work::Seal);
+        next.into_iter().for_each(|work| self.carry_out(work));
+        sealed
     }
 
     fn handle(

@@ -11,6 +11,7 @@
 mod budget;
 mod pressure;
 mod proving;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::index::layers::RemoteNumber;
 use crate::state::budget::Budget;
 use crate::state::pressure::Pressure;
 use crate::state::proving::Proving;
+use crate::state::telling::Telling;
 
 pub use crate::state::pressure::{Bounds, Surplus, Use};
 pub use crate::state::proving::{Spot, Tally, Verdict};
@@ -116,6 +118,8 @@ pub struct Facts {
     pub dirty: bool,
     /// Files are ripe to be sealed.
     pub ripe: bool,
+    /// Grows with every change made here.
+    pub changes: u64,
     /// What the cache takes.
     pub space: Use,
 }
@@ -139,6 +143,7 @@ pub struct State {
     sealed: Option<(Instant, Duration)>,
     /// Nothing is sealed before this; and how long the pause is after a failure.
     seal_due: Option<(Instant, Duration)>,
+    telling: Telling,
     pressure: Pressure,
     budget: Budget,
     audit_samples: u64,
@@ -154,6 +159,7 @@ impl State {
             maintained: None,
             sealed: None,
             seal_due: None,
+            telling: Telling::default(),
             pressure: Pressure::new(rules.bounds),
             budget: Budget::new(rules.challenges_per_day),
             audit_samples: rules.audit_samples,
@@ -176,6 +182,7 @@ impl State {
                 };
                 self.sealed = Some((now, rest));
                 self.seal_due = Some((later(now, rest), PAUSE_FIRST));
+                self.telling.done();
                 self.lanes.values_mut().for_each(|lane| lane.wanted = true);
             }
             Event::SealFailed => {
@@ -218,8 +225,14 @@ impl State {
             self.maintained = Some(now);
             work.push(Work::Maintain);
         }
-        if facts.ripe && self.seal_due.is_none_or(|(due, _)| now >= due) {
+        let seal = facts.ripe && self.seal_due.is_none_or(|(due, _)| now >= due);
+        if seal {
             work.push(Work::Seal);
+        }
+        // What is sealed now is told with the rest.
+        if self.telling.is_due(facts.changes, now) && !seal {
+            self.telling.done();
+            self.lanes.values_mut().for_each(|lane| lane.wanted = true);
         }
         for (remote, lane) in &mut self.lanes {
             let failed_before = lane.pause > PAUSE_FIRST;
@@ -288,7 +301,7 @@ mod tests {
 
     const HOME: RemoteNumber = RemoteNumber(1);
     const FRIEND: RemoteNumber = RemoteNumber(2);
-    const QUIET: Facts = Facts { dirty: false, ripe: false, space: SPACE };
+    const QUIET: Facts = Facts { dirty: false, ripe: false, changes: 0, space: SPACE };
     const SPACE: Use = Use { cache_bytes: 0, disk_free_bytes: 0 };
 
     fn at(ms: u64) -> Instant {
@@ -348,7 +361,7 @@ mod tests {
     #[test]
     fn memory_is_written_behind_at_a_steady_pace() {
         let mut state = State::default();
-        let facts = Facts { dirty: true, ripe: true, space: SPACE };
+        let facts = Facts { dirty: true, ripe: true, ..QUIET };
         assert_eq!(state.next(facts, at(0)), [Work::Maintain, Work::Seal]);
         assert_eq!(state.next(facts, at(499)), [Work::Seal]);
         assert_eq!(state.next(facts, at(500)), [Work::Maintain, Work::Seal]);

@@ -58,6 +58,11 @@ impl Tree {
             || upkeep.durable < upkeep.applied
     }
 
+    /// Grows with every change made here.
+    pub fn changes(&self) -> u64 {
+        self.journal.last().0
+    }
+
     /// What is written and not sealed.
     pub fn unsealed(&self) -> Unsealed {
         let staged: Vec<_> = lock(&self.staged).values().cloned().collect();
@@ -155,7 +160,10 @@ impl Tree {
         let _receipt = self.journal.sync(at, &[])?;
         let nodes: Vec<Arc<Node>> = lock(&self.dirty).values().cloned().collect();
         self.ensure_index_room(nodes.len(), at)?;
-        self.write_rows(&nodes, at)?;
+        if !nodes.is_empty() || !self.stands_at(at) {
+            self.write_rows(&nodes, at)?;
+        }
+        self.index.commit()?;
         for node in &nodes {
             node.write().dirty = false;
         }
@@ -225,13 +233,18 @@ impl Tree {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the index has everything up to `at`: it is not to be written for nothing.
+    fn stands_at(&self, at: Position) -> bool {
+        let upkeep = lock(&self.upkeep);
+        upkeep.applied == at && !upkeep.purged
+    }
+
     fn write_rows(&self, nodes: &[Arc<Node>], at: Position) -> Result<()> {
         nodes.iter().try_for_each(|node| self.write_row(node))?;
         let counter = self.counter.load(Ordering::Relaxed);
         self.index.set_number(APPLIED, at.0.cast_signed())?;
         self.index.set_number(COUNTER, counter.cast_signed())?;
-        self.index.set_number(FILES, self.files.load(Ordering::Relaxed))?;
-        self.index.commit()
+        self.index.set_number(FILES, self.files.load(Ordering::Relaxed))
     }
 
     fn write_row(&self, node: &Node) -> Result<()> {
