@@ -8,6 +8,7 @@ mod daemon;
 mod device;
 mod doctor;
 mod init;
+mod key;
 mod paint;
 mod places;
 mod run;

@@ -18,7 +18,7 @@ mod change;
 mod graph;
 mod weigh;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -57,7 +57,8 @@ pub struct Member {
 /// How a device left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoked {
-    /// The last accepted commit of each of its logs.
+    /// The last accepted commit of each of its logs: of all revocations the latest, since whoever
+    /// revokes it again has merged more of it.
     pub last: Vec<Last>,
 }
 
@@ -74,6 +75,8 @@ pub struct Membership {
     numbers: BTreeSet<u16>,
     /// The root and every device that ever was an admin.
     signers: BTreeSet<PublicKey>,
+    /// Devices that joined while an epoch began that none follows, so that neither knew the other.
+    shut_out: BTreeSet<PublicKey>,
 }
 
 impl Revoked {
@@ -125,6 +128,18 @@ impl Membership {
     /// The epochs, each after its parents.
     pub fn epochs(&self) -> &[Epoch] {
         &self.epochs
+    }
+
+    /// The epochs that none follows: more than one where they were begun concurrently.
+    pub fn newest_epochs(&self) -> impl Iterator<Item = &Epoch> {
+        let followed = |id| self.epochs.iter().any(|epoch| epoch.parents.contains(id));
+        self.epochs.iter().filter(move |epoch| !followed(&epoch.id))
+    }
+
+    /// Whether one of the newest epochs was neither handed to this device nor known to whoever
+    /// added it.
+    pub fn is_shut_out(&self, device: &PublicKey) -> bool {
+        self.shut_out.contains(device)
     }
 
     /// Whether this is a device of the drive that was not revoked.
@@ -189,6 +204,7 @@ impl Membership {
             drive,
             root: *root,
             signers,
+            shut_out: shut_out(graph, &weighed),
             members: members(graph, &weighed),
             epochs: weighed.epochs.iter().map(|(_, epoch)| (*epoch).clone()).collect(),
             heads: graph.heads(),
@@ -198,15 +214,36 @@ impl Membership {
     }
 }
 
-/// The newest addition of each device says what it is, the first revocation how it left.
+fn shut_out(graph: &Graph, weighed: &Weighed<'_>) -> BTreeSet<PublicKey> {
+    let followed = |id| weighed.epochs.iter().any(|(_, epoch)| epoch.parents.contains(id));
+    let newest = weighed.epochs.iter().filter(|(_, epoch)| !followed(&epoch.id));
+    let mut devices = BTreeSet::new();
+    for (index, epoch) in newest {
+        let unknown = |device: &PublicKey, additions: &[Addition<'_>]| {
+            let newest = additions.last().expect("a device is listed once it was added");
+            !epoch.is_for(device) && !graph.nodes[newest.index].has_seen(*index)
+        };
+        let devices_out = weighed.additions.iter().filter(|(device, all)| unknown(device, all));
+        devices.extend(devices_out.map(|(device, _)| *device));
+    }
+    devices
+}
+
+/// The newest addition of each device says what it is, its revocations how it left.
 fn members(graph: &Graph, weighed: &Weighed<'_>) -> Vec<Member> {
     let revoked = |of: &PublicKey| {
-        weighed.revocations.iter().find_map(|index| match &graph.nodes[*index].change {
-            Ok(Change::Revoke { device, last }) if device == of => {
-                Some(Revoked { last: last.clone() })
+        let mut latest: Option<BTreeMap<u32, Last>> = None;
+        for index in &weighed.revocations {
+            let Ok(Change::Revoke { device, last }) = &graph.nodes[*index].change else { continue };
+            if device == of {
+                let latest = latest.get_or_insert_default();
+                for last in last {
+                    let known = latest.entry(last.instance).or_insert(*last);
+                    *known = (*known).max(*last);
+                }
             }
-            _ => None,
-        })
+        }
+        latest.map(|latest| Revoked { last: latest.into_values().collect() })
     };
     let mut members = Vec::new();
     for (device, additions) in &weighed.additions {

@@ -31,6 +31,7 @@
 //!
 //! With a remote come `remote_add`, `sync`, `verify` and `evict`: see `examples/embed.rs`.
 
+mod authority;
 mod doctor;
 mod jobs;
 mod kept;

@@ -17,6 +17,7 @@ use rdrivefs_remote::foreground::Foreground;
 use rdrivefs_remote::logs::Logs as _;
 use tokio::runtime::Handle;
 
+use crate::authority::Authority;
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::evict::{Evicted, Evictor};
@@ -73,6 +74,8 @@ pub struct Parts {
     pub remotes: Arc<Remotes>,
     /// The logs.
     pub log: Arc<Log>,
+    /// Signs what concerns members and keys.
+    pub authority: Authority,
     /// Makes layers.
     pub sealer: Sealer,
     /// Sends layers.
@@ -161,7 +164,10 @@ impl Parts {
         let theirs = self.remotes.noted(remote, remote.link.heads().await)?;
         self.log.note(&theirs)?;
         let received = self.log.receive(&*remote.link, &theirs, progress).await;
-        tokio::task::block_in_place(|| self.merger.apply_all(progress))?;
+        tokio::task::block_in_place(|| {
+            self.merger.apply_all(progress)?;
+            self.authority.attend()
+        })?;
         received
     }
 

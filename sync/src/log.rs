@@ -9,8 +9,9 @@
 //! another entry under a number this device knows has lied, or somebody's device was copied: that
 //! is refused with both hashes.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use rdrivefs_remote::entry::{Entry, Head, LogId, LogKind};
@@ -37,6 +38,12 @@ pub struct Exchanged {
     pub received_bytes: u64,
 }
 
+/// How much of an own log may leave.
+struct Leaving {
+    log: LogId,
+    number: AtomicU64,
+}
+
 /// The logs as this device knows them.
 pub struct Log {
     drive: DriveId,
@@ -45,9 +52,12 @@ pub struct Log {
     own: LogId,
     index: Arc<Index>,
     membership: RwLock<Arc<Membership>>,
-    /// The newest entry of the own log that is durable here: what is only in the open transaction
-    /// must not be seen by anybody, since its number would be given out again after a crash.
-    leaving: AtomicU64,
+    /// The newest entries of the own logs that are durable here: what is only in the open
+    /// transaction must not be seen by anybody, since its number would be given out again after a
+    /// crash.
+    leaving: [Leaving; 2],
+    /// Commits that remotes show of revoked devices, beyond what is accepted of them.
+    held_back: Mutex<BTreeMap<LogId, u64>>,
     /// A remote has more of the own log than this device.
     outdated: AtomicBool,
 }
@@ -61,9 +71,12 @@ impl Log {
         let membership = Membership::replay(drive, &root, &decoded_membership(&index)?)?;
         // What an earlier process committed may leave once it is durable.
         index.make_durable()?;
-        let leaving = AtomicU64::new(index.head(&own)?.map_or(0, |head| head.number));
+        let leaving = [own, LogId { kind: LogKind::Membership, ..own }].map(Leaving::of);
         let membership = RwLock::new(Arc::new(membership));
-        Ok(Self { drive, root, own, index, membership, leaving, outdated: AtomicBool::new(false) })
+        let (held_back, outdated) = (Mutex::default(), AtomicBool::new(false));
+        let log = Self { drive, root, own, index, membership, leaving, held_back, outdated };
+        log.let_leave()?;
+        Ok(log)
     }
 
     /// Who belongs to the drive.
@@ -138,18 +151,40 @@ impl Log {
         Ok(())
     }
 
-    /// Makes what this device's log has durable, after which it may be sent. The caller sees to it
+    /// Makes what this device's logs have durable, after which it may be sent. The caller sees to it
     /// that all of it is committed.
     ///
     /// # Errors
     /// Of the disk.
     pub fn settle(&self) -> Result<()> {
-        let own = self.index.head(&self.own)?.map_or(0, |head| head.number);
-        if own > self.leaving.load(Ordering::Relaxed) {
+        let heads = self.own_heads()?;
+        let stays = |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
+        if self.leaving.iter().zip(heads).any(|(leaving, number)| stays(leaving, number)) {
             self.index.make_durable()?;
-            self.leaving.fetch_max(own, Ordering::Relaxed);
         }
+        self.leaving.iter().zip(heads).for_each(|(leaving, number)| leaving.up_to(number));
         Ok(())
+    }
+
+    /// Lets all leave that there is, which is durable.
+    fn let_leave(&self) -> Result<()> {
+        let heads = self.own_heads()?;
+        self.leaving.iter().zip(heads).for_each(|(leaving, number)| leaving.up_to(number));
+        Ok(())
+    }
+
+    fn own_heads(&self) -> Result<[u64; 2]> {
+        let [commits, members] = &self.leaving;
+        let number = |leaving: &Leaving| -> Result<u64> {
+            Ok(self.index.head(&leaving.log)?.map_or(0, |head| head.number))
+        };
+        Ok([number(commits)?, number(members)?])
+    }
+
+    /// Of each log of a revoked device, how many commits beyond what is accepted remotes have
+    /// shown: they stay where they are.
+    pub fn held_back(&self) -> BTreeMap<LogId, u64> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends `remote`, which shows the heads `theirs`, every entry it lacks, membership first. A log
@@ -167,8 +202,8 @@ impl Log {
         let mut ours = self.index.heads()?;
         ours.sort_by_key(|head| head.log);
         for mut head in ours {
-            if head.log == self.own {
-                head.number = head.number.min(self.leaving.load(Ordering::Relaxed));
+            if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.log == head.log) {
+                head.number = head.number.min(leaving.number.load(Ordering::Relaxed));
             }
             match self.send_log(remote, &head, number_in(theirs, &head), &mut sent, progress).await
             {
@@ -267,6 +302,7 @@ impl Log {
         if theirs.log == self.own && theirs.number > ours.number {
             return self.check_own();
         }
+        let theirs = &self.accepted_of(theirs);
         let Some(proven) = self.proven(remote, &ours, theirs).await? else { return Ok(()) };
         let mut next = ours.number + 1;
         while next <= theirs.number {
@@ -290,6 +326,23 @@ impl Log {
             next = now + 1;
         }
         Ok(())
+    }
+
+    /// How far a log may go: of a revoked device's, up to the last commit that is accepted. What
+    /// comes after it is left with the remote.
+    fn accepted_of(&self, theirs: &Head) -> Head {
+        let membership = self.membership();
+        let revoked = membership.device(&theirs.log.author).and_then(|m| m.revoked.as_ref());
+        let Some(revoked) = revoked.filter(|_| theirs.log.kind == LogKind::Commits) else {
+            return *theirs;
+        };
+        let last = revoked.last_of(theirs.log.instance).map_or(0, |last| last.number);
+        let mut held_back = self.held_back.lock().unwrap_or_else(PoisonError::into_inner);
+        match theirs.number.saturating_sub(last) {
+            0 => held_back.remove(&theirs.log),
+            beyond => held_back.insert(theirs.log, beyond),
+        };
+        Head { number: theirs.number.min(last), ..*theirs }
     }
 
     /// What both sides have of a log must be the same.
@@ -373,6 +426,16 @@ impl Log {
             Some(revoked) if !revoked.accepts(entry) => Err(after_revocation(&entry.header().log)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Leaving {
+    fn of(log: LogId) -> Self {
+        Self { log, number: AtomicU64::new(0) }
+    }
+
+    fn up_to(&self, number: u64) {
+        self.number.fetch_max(number, Ordering::Relaxed);
     }
 }
 
@@ -461,13 +524,16 @@ mod tests {
         };
         assert_eq!(receive(&[]).await, Some(2));
         let other_life = chain(drive, &device, 1, &["x"]);
-        assert_eq!(receive(&other_life).await, None, "a log that the revocation does not name");
+        assert_eq!(receive(&other_life).await, Some(0), "a log that the revocation does not name");
+        assert_eq!(log.held_back().values().copied().collect::<Vec<_>>(), [1]);
         let forked = chain(drive, &device, 0, &["one", "2", "3"]);
         assert_eq!(receive(&forked).await, None, "a chain that does not end as it must");
         assert_eq!(receive(&forked[..2]).await, Some(0), "nor a part of one");
         assert_eq!(log.index.heads().unwrap().len(), 1, "none of it was kept");
         assert_eq!(receive(&good).await, Some(3));
         let more = chain(drive, &device, 0, &["one", "two", "three", "four"]);
-        assert_eq!(receive(&more).await, None, "beyond the cut");
+        assert_eq!(receive(&more).await, Some(0), "beyond the cut");
+        assert_eq!(log.index.head(&good[0].log).unwrap().unwrap().number, 3);
+        assert_eq!(log.held_back().values().copied().collect::<Vec<_>>(), [1, 1]);
     }
 }

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::entry::{Entry, LogId};
 use rdrivefs_remote::identity::PublicKey;
+use rdrivefs_remote::member::EpochId;
 
 use crate::error::{Error, Result};
 use crate::id::{DeviceNumber, FileId};
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
 use crate::index::{Index, LAMPORT};
-use crate::keybag::Secrets;
+use crate::keyring::Keyring;
 use crate::log::Log;
 use crate::progress::Progress;
 use crate::record::{Commit, Content, Record, Source as Place, Stamp};
@@ -27,7 +28,7 @@ use crate::tree::{Attributes, Merging, Tree, Version};
 
 /// Applies commits.
 pub struct Merger {
-    secrets: Secrets,
+    keyring: Arc<Keyring>,
     index: Arc<Index>,
     tree: Arc<Tree>,
     log: Arc<Log>,
@@ -42,8 +43,13 @@ enum Resolved {
 
 impl Merger {
     /// A merger over these parts.
-    pub fn new(secrets: Secrets, index: Arc<Index>, tree: Arc<Tree>, log: Arc<Log>) -> Self {
-        Self { secrets, index, tree, log }
+    pub fn new(
+        keyring: Arc<Keyring>,
+        index: Arc<Index>,
+        tree: Arc<Tree>,
+        log: Arc<Log>,
+    ) -> Self {
+        Self { keyring, index, tree, log }
     }
 
     /// Applies every accepted commit that is not yet; returns how many.
@@ -51,6 +57,7 @@ impl Merger {
     /// # Errors
     /// Of the index; or the first refusal, when everything that could be applied was.
     pub fn apply_all(&self, progress: &Progress) -> Result<u64> {
+        self.keyring.learn(&self.log.membership())?;
         let mut applied = 0;
         let mut refused: HashMap<LogId, Error> = HashMap::new();
         loop {
@@ -90,10 +97,15 @@ impl Merger {
     fn apply(&self, bytes: Bytes) -> Result<bool> {
         let entry = Entry::from_bytes(bytes)?;
         let header = entry.header().clone();
-        let epoch = rdrivefs_remote::member::EpochId(header.epoch);
-        let epoch = self.secrets.epoch_of(&epoch).ok_or_else(|| {
-            Error::Refused("a commit of an epoch this device was not let into".into())
-        })?;
+        let id = EpochId(header.epoch);
+        let secrets = self.keyring.secrets();
+        let Some(epoch) = secrets.epoch_of(&id) else {
+            // Who began it may not have known this device yet: one that follows it will.
+            return match self.log.membership().epochs().iter().any(|epoch| epoch.id == id) {
+                true => Ok(false),
+                false => Err(Error::Refused("a commit of an epoch the drive has not".into())),
+            };
+        };
         let commit = Commit::open(epoch, &entry)?;
         let Some(lamports) = self.seen(&commit, &entry)? else { return Ok(false) };
         commit.check_lamport(lamports)?;

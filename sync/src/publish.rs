@@ -10,15 +10,14 @@ use std::sync::Arc;
 use rdrivefs_remote::blob::BlobId;
 use rdrivefs_remote::entry::{Entry, Head, Header, LogId};
 use rdrivefs_remote::env::Env;
-use rdrivefs_remote::identity::{DriveId, SecretKey};
 
 use crate::error::Result;
-use crate::id::{DeviceNumber, Ino};
+use crate::id::Ino;
 use crate::index::devices::DeviceName;
 use crate::index::layers::LayerNumber;
 use crate::index::nodes::Pending;
 use crate::index::{Index, LAMPORT};
-use crate::keys::Epoch;
+use crate::keyring::Keyring;
 use crate::log::Log;
 use crate::record::{
     Commit, Content, EXTENTS_MAX, Extent, Kind, Record, Source as Place, Stamp, lamport_after,
@@ -34,24 +33,10 @@ const RECORDS_MAX: usize = 16_384;
 /// longest record on top (a file of very many stretches) it stays below what an entry takes.
 const RECORD_BYTES_MAX: usize = 2 << 20;
 
-/// Who publishes.
-pub struct Author {
-    /// The drive.
-    pub drive: DriveId,
-    /// The log written into.
-    pub log: LogId,
-    /// What signs.
-    pub secret: SecretKey,
-    /// The number of this device.
-    pub device: DeviceNumber,
-    /// What seals.
-    pub epoch: Epoch,
-}
-
 /// Makes commits.
 pub struct Publisher {
     env: Env,
-    author: Author,
+    keyring: Arc<Keyring>,
     index: Arc<Index>,
     tree: Arc<Tree>,
     log: Arc<Log>,
@@ -81,12 +66,12 @@ impl Publisher {
     /// A publisher over these parts.
     pub fn new(
         env: Env,
-        author: Author,
+        keyring: Arc<Keyring>,
         index: Arc<Index>,
         tree: Arc<Tree>,
         log: Arc<Log>,
     ) -> Self {
-        Self { env, author, index, tree, log }
+        Self { env, keyring, index, tree, log }
     }
 
     /// Makes as many commits as it takes to tell all that can be told; returns how many.
@@ -126,7 +111,7 @@ impl Publisher {
     /// Layers first, in commits of their own if they are many; then what changed.
     fn gather(&self, publishing: &Publishing<'_>, after: Option<Pending>) -> Result<Batch> {
         let lamport = lamport_after(self.index.number(LAMPORT)?.map(i64::cast_unsigned));
-        let mut batch = Batch::new(Stamp { lamport, device: self.author.device });
+        let mut batch = Batch::new(Stamp { lamport, device: self.keyring.secrets().number });
         batch.last = after;
         self.name_device(&mut batch)?;
         self.name_layers(&mut batch)?;
@@ -151,14 +136,14 @@ impl Publisher {
 
     /// What this device is called, where no commit tells it yet.
     fn untold_name(&self) -> Result<Option<String>> {
-        let named = self.index.device_name(&self.author.log.author)?;
+        let named = self.index.device_name(&self.log.own().author)?;
         Ok(named.filter(|named| named.stamp.is_none()).map(|named| named.name))
     }
 
     fn name_device(&self, batch: &mut Batch) -> Result<()> {
         batch.name = self.untold_name()?;
         if let Some(name) = batch.name.clone() {
-            let (device, number) = (self.author.log.author, self.author.device);
+            let (device, number) = (self.log.own().author, self.keyring.secrets().number);
             batch.add(Record::Device { device, number, name });
         }
         Ok(())
@@ -320,10 +305,10 @@ impl Publisher {
     }
 
     fn sign(&self, publishing: &Publishing<'_>, batch: Batch) -> Result<()> {
-        let author = &self.author;
+        let (secrets, own) = (self.keyring.secrets(), self.log.own());
         let mut heads: BTreeMap<LogId, Head> = BTreeMap::new();
         for head in self.index.heads_applied()? {
-            if head.log != author.log {
+            if head.log != own {
                 heads.insert(head.log, head);
             }
         }
@@ -333,16 +318,17 @@ impl Publisher {
             wall_ms: self.env.wall_ms(),
             records: batch.records,
         };
-        let head = self.index.head(&author.log)?.unwrap_or(Head::empty(author.log));
-        let header = Header::after(author.drive, &head, author.epoch.id().0);
-        let body = commit.seal(&author.epoch, &header, &self.env)?;
-        let entry = Entry::sign(&author.secret, header, body.into())?;
+        let head = self.index.head(&own)?.unwrap_or(Head::empty(own));
+        let epoch = secrets.epoch();
+        let header = Header::after(secrets.drive(), &head, epoch.id().0);
+        let body = commit.seal(epoch, &header, &self.env)?;
+        let entry = Entry::sign(&secrets.device, header, body.into())?;
         self.index.add_entry(&entry.head(), true, &entry.encode())?;
-        self.index.set_lamport(&author.log, entry.head().number, batch.stamp.lamport)?;
+        self.index.set_lamport(&own, entry.head().number, batch.stamp.lamport)?;
         self.index.set_number(LAMPORT, batch.stamp.lamport.cast_signed())?;
         if let Some(name) = batch.name {
             let named = DeviceName { name, stamp: Some(batch.stamp) };
-            self.index.set_device_name(&author.log.author, &named)?;
+            self.index.set_device_name(&own.author, &named)?;
         }
         for layer in batch.layers {
             self.index.set_layer_published(layer)?;

@@ -7,12 +7,14 @@
 //! An unknown or absent value is `null`, never a magic number. No sentence for people is made here,
 //! save `why` and `detail`, which name the object and the check. No logic belongs here.
 
+mod authority;
 mod status;
 mod moved;
 mod verify;
 mod list;
 mod path;
 
+pub use authority::{EpochReport, RevokeReport};
 pub use list::{FileKind, FileState, Holder, LayerUse, ListEntry, LogKind, LogLine, Stage};
 pub use moved::{
     EvictReport, FetchReport, Kept, KeptReason, Phase, PinReport, ProgressEvent, RemoteOutcome,

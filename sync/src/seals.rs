@@ -27,6 +27,7 @@ use crate::gc;
 use crate::id::Ino;
 use crate::index::Index;
 use crate::index::layers::{ChunkPlace, LayerNumber, LayerSecret};
+use crate::keyring::Keyring;
 use crate::keys::Epoch;
 use crate::layer::{LayerBuilder, Sealed};
 use crate::progress::Progress;
@@ -71,9 +72,7 @@ pub struct SealedSum {
 pub struct Sealer {
     env: Env,
     drive: DriveId,
-    epoch: EpochId,
-    /// What names chunks within the drive.
-    dedup: Key,
+    keyring: Arc<Keyring>,
     cutter: Cutter,
     index: Arc<Index>,
     cache: Arc<Cache>,
@@ -85,8 +84,11 @@ pub struct Sealer {
 }
 
 /// The open layer and what waits for it.
-#[derive(Default)]
 struct Assembly {
+    /// The epoch this round seals in.
+    epoch: EpochId,
+    /// What names chunks in it.
+    dedup: Key,
     builder: Option<LayerBuilder>,
     ids: Vec<ChunkId>,
     numbers: HashMap<ChunkId, u32>,
@@ -112,28 +114,27 @@ enum Place {
 }
 
 impl Sealer {
-    /// A sealer over these parts, in this epoch, with the drive's key for cutting.
+    /// A sealer over these parts.
     pub fn new(
         env: Env,
-        epoch: &Epoch,
-        chunker: &Key,
+        keyring: Arc<Keyring>,
         index: Arc<Index>,
         contents: Arc<Contents>,
         tree: Arc<Tree>,
         elsewhere: bool,
     ) -> Self {
+        let (secrets, open) = (keyring.secrets(), Mutex::new(Assembly::begun(&keyring)));
         Self {
             env,
-            drive: epoch.drive(),
-            epoch: epoch.id(),
-            dedup: epoch.dedup_key(),
-            cutter: Cutter::new(chunker),
+            drive: secrets.drive(),
+            keyring,
+            cutter: Cutter::new(&secrets.chunker),
             index,
             cache: contents.cache().clone(),
             contents,
             tree,
             elsewhere,
-            open: Mutex::default(),
+            open,
         }
     }
 
@@ -145,6 +146,8 @@ impl Sealer {
     pub fn round(&self, all: bool, progress: &Progress) -> Result<SealedSum> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.sum = SealedSum::default();
+        // Every round closes its layers, so none is of two epochs.
+        open.enter(self.keyring.secrets().epoch());
         let result = self.seal_ripe(&mut open, all, progress);
         let closed = self.close(&mut open);
         result.and(closed)?;
@@ -278,7 +281,7 @@ impl Sealer {
     /// The chunk with these bytes, which the file has at `at`: one the drive has, or a new one in the
     /// open layer.
     fn place(&self, at: u64, plain: &[u8], open: &mut Assembly) -> Result<Place> {
-        let id = ChunkId::of(&self.dedup, plain);
+        let id = ChunkId::of(&open.dedup, plain);
         open.sum.bytes += plain.len() as u64;
         if let Some(number) = open.numbers.get(&id) {
             open.sum.known_bytes += plain.len() as u64;
@@ -291,10 +294,11 @@ impl Sealer {
             open.sum.known_bytes += plain.len() as u64;
             return Ok(Place::Closed(place));
         }
-        let new = || LayerBuilder::new(self.drive.0, self.epoch.0, &self.dedup, &self.env);
-        let number = open.builder.get_or_insert_with(new).push(id, at, plain);
-        open.ids.push(id);
-        open.numbers.insert(id, number);
+        let Assembly { epoch, dedup, builder, ids, numbers, .. } = open;
+        let new = || LayerBuilder::new(self.drive.0, epoch.0, dedup, &self.env);
+        let number = builder.get_or_insert_with(new).push(id, at, plain);
+        ids.push(id);
+        numbers.insert(id, number);
         Ok(Place::Open(number))
     }
 
@@ -322,7 +326,7 @@ impl Sealer {
         let waiting = std::mem::take(&mut open.waiting);
         let sealed = builder.close()?;
         self.keep(&sealed)?;
-        let secret = LayerSecret::of(&sealed, self.epoch.0);
+        let secret = LayerSecret::of(&sealed, open.epoch.0);
         let layer =
             self.index.add_layer(sealed.id, sealed.bytes.len() as u64, &secret, &ids, false)?;
         open.sum.layers += 1;
@@ -355,6 +359,28 @@ impl Sealer {
 }
 
 impl Assembly {
+    fn begun(keyring: &Keyring) -> Self {
+        let secrets = keyring.secrets();
+        Self {
+            epoch: secrets.epoch().id(),
+            dedup: secrets.epoch().dedup_key(),
+            builder: None,
+            ids: Vec::new(),
+            numbers: HashMap::new(),
+            waiting: Vec::new(),
+            sum: SealedSum::default(),
+            resting: HashMap::new(),
+            collect_due: None,
+        }
+    }
+
+    /// Seals in this epoch from now on; no layer is open.
+    fn enter(&mut self, epoch: &Epoch) {
+        if self.epoch != epoch.id() {
+            (self.epoch, self.dedup) = (epoch.id(), epoch.dedup_key());
+        }
+    }
+
     /// Whether a chunk of this length has room in the open layer.
     fn fits(&self, len: usize) -> bool {
         self.builder.as_ref().is_none_or(|builder| builder.fits(len))

@@ -2,6 +2,8 @@
 //! made, nothing is lost that nobody removed, and in the end all show the same.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "merging/authority.rs"]
+mod authority;
 #[path = "merging/devices.rs"]
 mod devices;
 

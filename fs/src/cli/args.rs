@@ -291,4 +291,28 @@ pub(super) struct DeviceAdd {
 pub(super) enum Key {
     /// Fingerprints; no secret
     Show,
+    /// Seal the keys of this device with a new passphrase
+    Passphrase {
+        /// Read the new one from this file, - for standard input
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        new_passphrase_file: Option<PathBuf>,
+        /// Keep the keys in a file that only you can read
+        #[arg(long, conflicts_with = "new_passphrase_file")]
+        no_passphrase: bool,
+    },
+    /// Begin an epoch: what is written from now on is sealed with a new key
+    Rotate,
+    /// The recovery phrase
+    #[command(subcommand)]
+    Recovery(Recovery),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Recovery {
+    /// See whether the words you wrote down are this drive's
+    Test {
+        /// Read them from this file, - for standard input
+        #[arg(value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
 }

@@ -10,10 +10,10 @@ use rdrivefs_sync::report::{DrivePath, Samples, VerifyPlan};
 use rdrivefs_sync::verify::samples_for;
 use serde_json::Value;
 
-use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Remote, Verify};
+use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Recovery, Remote, Verify};
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, number, word};
-use crate::cli::{ask, copy, daemon, device, doctor, init, places, say, secrets, unmount};
+use crate::cli::{ask, copy, daemon, device, doctor, init, key, places, say, secrets, unmount};
 use crate::control::{self, Half, Request, execute};
 use crate::failure::{Exit, Result};
 
@@ -40,6 +40,13 @@ pub(super) fn run(cli: &Cli) -> Result<Exit> {
         Command::Get { paths } => copy::get(common, paths).map(|()| Exit::Done),
         Command::Rm(args) => copy::remove(common, &args.paths).map(|()| Exit::Done),
         Command::Device(Device::Add(args)) => device::add(common, args).map(|()| Exit::Done),
+        Command::Key(Key::Passphrase { new_passphrase_file, no_passphrase }) => {
+            key::passphrase(common, *no_passphrase, new_passphrase_file.as_deref())
+                .map(|()| Exit::Done)
+        }
+        Command::Key(Key::Recovery(Recovery::Test { file })) => {
+            key::recovery_test(common, file.as_deref()).map(|()| Exit::Done)
+        }
         Command::Bench => bench(common).map(|()| Exit::Done),
         command => {
             let home = places::home(common)?;
@@ -96,6 +103,7 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         Command::Device(Device::List) => Request::DeviceList,
         Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
         Command::Key(Key::Show) => Request::KeyShow,
+        Command::Key(Key::Rotate) => Request::KeyRotate,
         other => unreachable!("{other:?} was carried out before"),
     })
 }

@@ -36,10 +36,15 @@ pub(super) fn existing(home: &Home, common: &Common) -> Result<Passphrase> {
 
 /// A passphrase for a new drive.
 pub(super) fn chosen(common: &Common, none: bool) -> Result<Passphrase> {
+    new(common.passphrase_file.as_deref(), none)
+}
+
+/// A passphrase that is to hold from now on.
+pub(super) fn new(file: Option<&Path>, none: bool) -> Result<Passphrase> {
     if none {
         return Ok(None);
     }
-    if let Some(file) = &common.passphrase_file {
+    if let Some(file) = file {
         return read(file).map(Some);
     }
     let first = prompt("New passphrase: ")?;
@@ -95,7 +100,7 @@ fn read(file: &Path) -> Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-fn prompt(words: &str) -> Result<Zeroizing<String>> {
+pub(super) fn prompt(words: &str) -> Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Locked, "a passphrase is needed, and there is no terminal")
             .next("name a file with --passphrase-file, - for standard input"));

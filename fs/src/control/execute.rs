@@ -38,6 +38,8 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         Request::Layers { path } => document(drive.layers(path.as_ref())?),
         Request::Log { device } => document(drive.log(device.as_deref())?),
         Request::KeyShow => document(drive.key_show()),
+        Request::KeyRotate => document(drive.key_rotate(progress)?),
+        Request::DeviceRevoke { device } => document(drive.device_revoke(&device, progress)?),
         Request::Doctor { repair } => document(drive.doctor(repair, progress)?),
         Request::RemoteAdd { name, url } => {
             let url = url.parse().map_err(|e| {

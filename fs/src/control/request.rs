@@ -72,6 +72,13 @@ pub enum Request {
     },
     /// Whose keys these are.
     KeyShow,
+    /// Begin an epoch.
+    KeyRotate,
+    /// Take a device out of the drive.
+    DeviceRevoke {
+        /// Its number, name, key, or the beginning of its fingerprint.
+        device: String,
+    },
     /// Check everything.
     Doctor {
         /// And mend what can safely be mended.

@@ -64,7 +64,7 @@ pub enum Change {
 
 /// The last accepted commit of one log of a revoked device. Its hash stands for the whole chain up
 /// to it; by its number alone another history of the log would be accepted, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(array)]
 pub struct Last {
     /// Which of the device's logs.
@@ -92,6 +92,13 @@ pub struct Epoch {
     /// The key for each recipient, in ascending order of recipients, [`RECOVERY`] among them.
     #[n(2)]
     pub wraps: Vec<Wrap>,
+}
+
+impl Epoch {
+    /// Whether it is handed to this device, or to [`RECOVERY`].
+    pub fn is_for(&self, who: &PublicKey) -> bool {
+        self.wraps.iter().any(|wrap| wrap.to == *who)
+    }
 }
 
 /// An epoch's key, sealed to one recipient.

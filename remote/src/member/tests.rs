@@ -146,6 +146,37 @@ fn epochs_follow_one_another() {
 }
 
 #[test]
+fn who_joins_while_an_epoch_begins_is_known_to_be_shut_out() {
+    let mut world = family();
+    world.by(0, epoch(1, &[], &[1, 2, 3]));
+    world.by(1, add(4, 4, false));
+    assert!(!world.now().is_shut_out(&id(4)), "who added it had the key to give");
+    let seen = world.entries.clone();
+    world.by_seeing(&seen, 2, epoch(2, &[1], &[1, 2, 3, 4]));
+    world.by_seeing(&seen, 1, add(5, 5, false));
+    let now = world.now();
+    assert!(now.is_shut_out(&id(5)) && !now.is_shut_out(&id(4)));
+    world.by(0, epoch(3, &[2], &[1, 2, 3, 4, 5]));
+    let now = world.now();
+    assert!(!now.is_shut_out(&id(5)));
+    assert_eq!(now.newest_epochs().map(|epoch| epoch.id.0[0]).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn whoever_revokes_a_device_again_had_merged_more_of_it() {
+    let mut world = family();
+    let last = |instance, number| Last { instance, number, hash: [3; 32] };
+    let revoke = |last| Change::Revoke { device: id(3), last };
+    let seen = world.entries.clone();
+    world.by_seeing(&seen, 1, revoke(vec![last(0, 7), last(1, 2)]));
+    world.by_seeing(&seen, 2, revoke(vec![last(0, 9), last(2, 1)]));
+    world.by(1, revoke(vec![last(0, 8)]));
+    let now = world.now();
+    let accepted = &now.device(&id(3)).unwrap().revoked.as_ref().unwrap().last;
+    assert_eq!(*accepted, [last(0, 9), last(1, 2), last(2, 1)]);
+}
+
+#[test]
 fn what_is_concurrent_with_its_signers_revocation_is_void() {
     let mut world = family();
     let before = world.by(1, add(4, 4, true));

@@ -167,7 +167,7 @@ impl Drive {
             return Err(Error::Refused("what other members signed forbids to add it".into()));
         }
         self.parts.tree.flush()?;
-        index.make_durable()?;
+        log.settle()?;
         self.keep_known();
         let seen = self.parts.runtime.block_on(self.send_logs(remote, &added, progress))?;
         let seen = seen.into_iter().filter_map(|head| {

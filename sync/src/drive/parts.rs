@@ -11,6 +11,7 @@ use rdrivefs_remote::link::{Credentials, NodeUrl};
 use rdrivefs_remote::wrap::{Limits, Pace};
 use tokio::runtime::Runtime;
 
+use crate::authority::Authority;
 use crate::cache::Cache;
 use crate::content::Contents;
 use crate::engine::{Engine, Parts};
@@ -21,12 +22,13 @@ use crate::index::Index;
 use crate::journal::disk::Directory;
 use crate::journal::{Journal, Settings};
 use crate::keybag::{Keybag, Secrets, Unlock};
+use crate::keyring::Keyring;
 use crate::keys::Phrase;
 use crate::log::Log;
 use crate::merge::Merger;
 use crate::pairing::PairingCode;
 use crate::progress::Progress;
-use crate::publish::{Author, Publisher};
+use crate::publish::Publisher;
 use crate::push::Pusher;
 use crate::remotes::{Remote, Remotes};
 use crate::room::Room;
@@ -59,7 +61,7 @@ const DAY_MS: u64 = 24 * 3_600_000;
 pub struct Drive {
     pub(super) home: Home,
     pub(super) config: Config,
-    pub(super) keybag: Keybag,
+    pub(super) keyring: Arc<Keyring>,
     pub(super) parts: Arc<Parts>,
     pub(super) contents: Arc<Contents>,
     pub(super) verifier: Arc<Verifier>,
@@ -236,16 +238,16 @@ impl Drive {
 
     pub(super) fn keep_known(&self) {
         let Parts { index, log, env, .. } = &*self.parts;
-        Known::keep(&self.home, self.secrets(), index, log, env);
+        Known::keep(&self.home, &self.secrets(), index, log, env);
     }
 
-    pub(super) fn secrets(&self) -> &Secrets {
-        self.keybag.secrets()
+    pub(super) fn secrets(&self) -> Arc<Secrets> {
+        self.keyring.secrets()
     }
 
     /// What this device shows to nodes.
     pub(super) fn credentials(&self) -> Result<Credentials> {
-        credentials(self.secrets(), &self.parts.log)
+        credentials(&self.secrets(), &self.parts.log)
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -263,15 +265,15 @@ impl Drive {
         let config = home.config()?;
         let keybag = Keybag::open(&home.keys_file(), unlock)?;
         let runtime = runtime()?;
-        let secrets = keybag.secrets();
-        let (parts, contents) = assemble(home, &config, secrets, &env, &runtime)?;
+        let keyring = Arc::new(Keyring::new(keybag, env.clone()));
+        let (parts, contents) = assemble(home, &config, &keyring, &env, &runtime)?;
         let parts = Arc::new(parts);
         let verifier = parts.verifier.clone();
         let evictor = parts.evictor.clone();
         let drive = Self {
             home: home.clone(),
             config,
-            keybag,
+            keyring,
             parts,
             contents,
             verifier,
@@ -299,12 +301,12 @@ impl Drop for Drive {
 fn assemble(
     home: &Home,
     config: &Config,
-    secrets: &Secrets,
+    keyring: &Arc<Keyring>,
     env: &Env,
     runtime: &Runtime,
 ) -> Result<(Parts, Arc<Contents>)> {
-    let local = &secrets.local;
-    let mut index = Index::reopen(&home.index_file(), local, env.clone())?;
+    let secrets = &*keyring.secrets();
+    let mut index = Index::reopen(&home.index_file(), &secrets.local, env.clone())?;
     index.keep_spare(&home.spare_dir())?;
     let index = Arc::new(index);
     let cache = Arc::new(Cache::open(&home.cache_dir())?);
@@ -319,12 +321,14 @@ fn assemble(
     let contents =
         Arc::new(Contents::new(secrets.drive(), index.clone(), cache.clone(), remotes.clone()));
     let tree = open_tree(home, config, secrets, env, &index, &contents)?;
-    let sealer = sealer(home, secrets, env, &index, &contents, &tree)?;
+    let sealer = sealer(home, keyring, env, &index, &contents, &tree)?;
     let pusher =
         Pusher::new(env.clone(), index.clone(), cache.clone(), remotes.clone(), foreground.clone());
     let publisher =
-        Publisher::new(env.clone(), author(secrets), index.clone(), tree.clone(), log.clone());
-    let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
+        Publisher::new(env.clone(), keyring.clone(), index.clone(), tree.clone(), log.clone());
+    let merger = Merger::new(keyring.clone(), index.clone(), tree.clone(), log.clone());
+    let authority =
+        Authority::new(env.clone(), keyring.clone(), index.clone(), tree.clone(), log.clone());
     let (rules, rule) = (rules(home, config)?, rule(config));
     let (env, cache_dir) = (env.clone(), home.cache_dir());
     let verifier = Verifier::new(env.clone(), index.clone(), cache.clone(), remotes.clone());
@@ -347,6 +351,7 @@ fn assemble(
         tree,
         remotes,
         log,
+        authority,
         sealer,
         pusher,
         publisher,
@@ -361,10 +366,10 @@ fn assemble(
     Ok((parts, contents))
 }
 
-/// The sealer of this epoch.
+/// The sealer, which must know where a layer takes room from the journal.
 fn sealer(
     home: &Home,
-    secrets: &Secrets,
+    keyring: &Arc<Keyring>,
     env: &Env,
     index: &Arc<Index>,
     contents: &Arc<Contents>,
@@ -372,8 +377,7 @@ fn sealer(
 ) -> Result<Sealer> {
     let elsewhere = device_of(&home.cache_dir())? != device_of(&home.journal_dir())?;
     let (index, contents, tree) = (index.clone(), contents.clone(), tree.clone());
-    let (epoch, chunker) = (secrets.epoch(), &secrets.chunker);
-    Ok(Sealer::new(env.clone(), epoch, chunker, index, contents, tree, elsewhere))
+    Ok(Sealer::new(env.clone(), keyring.clone(), index, contents, tree, elsewhere))
 }
 
 /// The tree over the index and the journal, which leaves free what a person wants to stay free.
@@ -400,7 +404,6 @@ fn open_tree(
     Ok(Arc::new(tree))
 }
 
-/// What must be behind a layer before it may go.
 /// The disk a directory lies on.
 fn device_of(dir: &std::path::Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
@@ -408,6 +411,7 @@ fn device_of(dir: &std::path::Path) -> Result<u64> {
     Ok(meta.dev())
 }
 
+/// What must be behind a layer before it may go.
 pub(super) fn rule(config: &Config) -> Rule {
     Rule {
         copies: 1,
@@ -443,17 +447,6 @@ fn limits(network: &Network, foreground: &Arc<Foreground>, env: &Env) -> Limits 
 fn own_log(secrets: &Secrets) -> LogId {
     let (author, instance) = (secrets.device.public(), secrets.instance);
     LogId { kind: LogKind::Commits, author, instance }
-}
-
-/// Who signs this device's commits, and with what.
-fn author(secrets: &Secrets) -> Author {
-    Author {
-        drive: secrets.drive(),
-        log: own_log(secrets),
-        secret: secrets.device.clone(),
-        device: secrets.number,
-        epoch: secrets.epoch().clone(),
-    }
 }
 
 /// What this device shows to nodes.

@@ -17,6 +17,7 @@ use crate::home::Home;
 use crate::id::DeviceNumber;
 use crate::index::Index;
 use crate::keybag::Secrets;
+use crate::keyring;
 use crate::log::Log;
 use crate::progress::Progress;
 
@@ -72,7 +73,11 @@ pub(super) fn from_remotes(
     if links.is_empty() {
         return Err(Error::NoRemote(silent.join("; ")));
     }
-    let (added, number) = device.addition(&log.membership(), &old.device)?;
+    // Only the old identity can open what was handed to it while this device was away.
+    let membership = log.membership();
+    let mut old = old.clone();
+    old.add_epochs(keyring::unknown(&old, &membership), &membership);
+    let (added, number) = device.addition(&membership, &old.device)?;
     log.accept(added.encode())?;
     for (name, link) in &links {
         let sent = runtime.block_on(async {
@@ -86,7 +91,7 @@ pub(super) fn from_remotes(
         }
     }
     index.checkpoint()?;
-    let secrets = device.instead_of(old, number);
+    let secrets = device.instead_of(&old, number);
     Known::try_keep(home, &secrets, &index, &log, env)?;
     let from = links.into_iter().map(|(name, _)| name).collect();
     Ok(Rebuilt { secrets, before: old.number, from, silent, refused })

@@ -9,7 +9,7 @@
 
 use minicbor::{Decode, Encode};
 use rdrivefs_remote::identity::{DriveId, PublicKey, SecretKey, Signature};
-use rdrivefs_remote::member::EpochId;
+use rdrivefs_remote::member::{EpochId, Membership};
 use zeroize::Zeroizing;
 
 use crate::id::DeviceNumber;
@@ -142,6 +142,16 @@ impl Secrets {
             chunker: self.chunker.clone(),
             epochs: self.epochs.clone(),
         }
+    }
+
+    /// Takes more epochs, in the order in which the membership has them, so that every device seals
+    /// what is new in the same one.
+    pub(crate) fn add_epochs(&mut self, more: Vec<Epoch>, membership: &Membership) {
+        self.epochs.extend(more);
+        let place = |epoch: &Epoch| {
+            membership.epochs().iter().position(|record| record.id == epoch.id())
+        };
+        self.epochs.sort_by_key(place);
     }
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {

@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rdrivefs_sync::Result;
+use rdrivefs_sync::authority::Authority;
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::{DeviceNumber, Ino};
 use rdrivefs_sync::index::Index;
-use rdrivefs_sync::keybag::Secrets;
-use rdrivefs_sync::keys::{Epoch, Phrase, Root, WrapSecret};
+use rdrivefs_sync::keybag::{Keybag, Secrets, Unlock};
+use rdrivefs_sync::keyring::Keyring;
+use rdrivefs_sync::keys::{Epoch, Phrase, Recipient, Root, WrapSecret};
 use rdrivefs_sync::log::Log;
 use rdrivefs_sync::merge::Merger;
 use rdrivefs_sync::progress::Progress;
-use rdrivefs_sync::publish::{Author, Publisher};
+use rdrivefs_sync::publish::Publisher;
 use rdrivefs_sync::remote::entry::{Entry, LogId, LogKind};
 use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::remote::identity::{PublicKey, SecretKey};
@@ -38,10 +40,11 @@ pub(crate) struct Device {
     pub(crate) number: u16,
     pub(crate) tree: Arc<Tree>,
     pub(crate) index: Arc<Index>,
-    log: Arc<Log>,
+    pub(crate) log: Arc<Log>,
     merger: Merger,
     publisher: Publisher,
-    secrets: Secrets,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) authority: Authority,
     dir: tempfile::TempDir,
 }
 
@@ -66,6 +69,15 @@ impl World {
             let wrap_key = wrap.public().as_bytes().to_vec().into();
             let change = Change::Add { device: device.public(), number, admin: true, wrap_key };
             entries.push(membership.sign(&root.secret, 0, change).unwrap());
+            if n == 0 {
+                let membership = Membership::replay(drive, &public, &entries).unwrap();
+                let to = [
+                    Recipient::recovery(&root.recovery_key()),
+                    Recipient { who: device.public(), key: wrap.public() },
+                ];
+                let change = Change::Epoch(epoch.record(&to));
+                entries.push(membership.sign(&root.secret, 0, change).unwrap());
+            }
             all.push(Secrets {
                 root: public,
                 recovery: root.recovery_key(),
@@ -124,16 +136,22 @@ impl Device {
         let tree = Arc::new(open_tree(&secrets, &index, path, &env));
         let log = Log::open(secrets.drive(), secrets.root, own, index.clone()).unwrap();
         let log = Arc::new(log);
-        let author = Author {
-            drive: secrets.drive(),
-            log: own,
-            secret: secrets.device.clone(),
-            device: secrets.number,
-            epoch: secrets.epoch().clone(),
-        };
-        let publisher = Publisher::new(env, author, index.clone(), tree.clone(), log.clone());
-        let merger = Merger::new(secrets.clone(), index.clone(), tree.clone(), log.clone());
-        Self { number: secrets.number.0, tree, index, log, merger, publisher, secrets, dir }
+        let number = secrets.number.0;
+        let bag = path.join("keys");
+        drop(std::fs::remove_file(&bag));
+        let bag = Keybag::create(&bag, secrets, &Unlock::KeyFile, &env).unwrap();
+        let keyring = Arc::new(Keyring::new(bag, env.clone()));
+        let publisher =
+            Publisher::new(env, keyring.clone(), index.clone(), tree.clone(), log.clone());
+        let merger = Merger::new(keyring.clone(), index.clone(), tree.clone(), log.clone());
+        let authority = Authority::new(
+            Env::real(),
+            keyring.clone(),
+            index.clone(),
+            tree.clone(),
+            log.clone(),
+        );
+        Self { authority, number, tree, index, log, merger, publisher, keyring, dir }
     }
 
     /// As after a crash.
@@ -143,7 +161,7 @@ impl Device {
         let mut copy = std::process::Command::new("cp");
         copy.arg("-a").arg(self.dir.path().join(".")).arg(away.path());
         assert!(copy.status().unwrap().success());
-        *self = Self::open(self.secrets.clone(), away, &[]);
+        *self = Self::open((*self.keyring.secrets()).clone(), away, &[]);
     }
 
     /// Seals everything, and tells of it.
@@ -165,13 +183,26 @@ impl Device {
 
     /// Its identity.
     pub(crate) fn key(&self) -> PublicKey {
-        self.secrets.device.public()
+        self.keyring.secrets().device.public()
     }
 
     /// Gets the log of another.
     pub(crate) fn hear(&self, from: &Self) {
         for (entry, _) in from.index.entries(&from.log.own(), 1, usize::MAX).unwrap() {
             self.log.accept(entry).unwrap();
+        }
+    }
+
+    /// Gets from another what it has of every log, membership first; what is refused stays there.
+    pub(crate) fn hear_all(&self, from: &Self) {
+        let mut heads = from.index.heads().unwrap();
+        heads.sort_by_key(|head| (head.log.kind != LogKind::Membership, head.log));
+        for head in heads {
+            for (entry, _) in from.index.entries(&head.log, 1, usize::MAX).unwrap() {
+                if self.log.accept(entry).is_err() {
+                    break;
+                }
+            }
         }
     }
 
