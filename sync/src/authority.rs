@@ -120,8 +120,10 @@ impl Authority {
         };
         *due = Some((newest, since));
         let active = membership.members().iter().filter(|member| member.revoked.is_none());
-        let mut admins: Vec<_> =
-            active.filter(|member| member.admin).map(|member| (member.number, member.device)).collect();
+        let mut admins: Vec<_> = active
+            .filter(|member| member.admin)
+            .map(|member| (member.number, member.device))
+            .collect();
         admins.sort_unstable();
         let before = admins.iter().take_while(|(_, device)| device != own).count();
         now.since(since) >= TURN * u32::try_from(before).unwrap_or(u32::MAX)
@@ -141,7 +143,9 @@ impl Authority {
         let secrets = self.keyring.secrets();
         let membership = self.log.membership();
         if !membership.is_admin(&secrets.device.public()) {
-            return Err(Error::Refused("this device may not change who belongs to the drive".into()));
+            return Err(Error::Refused(
+                "this device may not change who belongs to the drive".into(),
+            ));
         }
         let entry = membership.sign(&secrets.device, secrets.instance, change)?;
         self.log.accept(entry.encode())?;

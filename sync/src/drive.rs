@@ -41,6 +41,7 @@ mod parts;
 mod rebuild;
 mod found;
 mod known;
+mod news;
 mod settle;
 mod tell;
 mod trust;

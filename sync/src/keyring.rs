@@ -79,7 +79,8 @@ impl Keyring {
         let parents = membership.newest_epochs().map(|record| {
             secrets.epoch_of(&record.id).ok_or_else(|| {
                 Error::Refused(
-                    "this device was not let into the newest epoch yet; sync, then try again".into(),
+                    "this device was not let into the newest epoch yet; sync, then try again"
+                        .into(),
                 )
             })
         });
@@ -122,8 +123,7 @@ pub(crate) fn unknown(known: &Secrets, membership: &Membership) -> Vec<Epoch> {
 
 /// Opens an epoch, and sees to it that everybody it names was handed the same.
 fn opened(secrets: &Secrets, record: &member::Epoch, membership: &Membership) -> Result<Epoch> {
-    let epoch =
-        Epoch::open(secrets.drive(), record, &secrets.device.public(), &secrets.wrap)?;
+    let epoch = Epoch::open(secrets.drive(), record, &secrets.device.public(), &secrets.wrap)?;
     let recipient = |who: &PublicKey| match (*who == RECOVERY, membership.device(who)) {
         (true, _) => Ok(Recipient::recovery(&secrets.recovery)),
         (_, Some(member)) => {

@@ -158,7 +158,8 @@ impl Log {
     /// Of the disk.
     pub fn settle(&self) -> Result<()> {
         let heads = self.own_heads()?;
-        let stays = |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
+        let stays =
+            |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
         if self.leaving.iter().zip(heads).any(|(leaving, number)| stays(leaving, number)) {
             self.index.make_durable()?;
         }

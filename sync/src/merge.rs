@@ -43,12 +43,7 @@ enum Resolved {
 
 impl Merger {
     /// A merger over these parts.
-    pub fn new(
-        keyring: Arc<Keyring>,
-        index: Arc<Index>,
-        tree: Arc<Tree>,
-        log: Arc<Log>,
-    ) -> Self {
+    pub fn new(keyring: Arc<Keyring>, index: Arc<Index>, tree: Arc<Tree>, log: Arc<Log>) -> Self {
         Self { keyring, index, tree, log }
     }
 

@@ -12,6 +12,7 @@ mod status;
 mod moved;
 mod verify;
 mod list;
+mod news;
 mod path;
 
 pub use authority::{EpochReport, RevokeReport};
@@ -20,6 +21,7 @@ pub use moved::{
     EvictReport, FetchReport, Kept, KeptReason, Phase, PinReport, ProgressEvent, RemoteOutcome,
     SyncReport,
 };
+pub use news::{Changed, NewsReport};
 pub use path::DrivePath;
 pub use status::{
     CacheUse, DeviceInfo, Health, Joiner, KeptUnder, KeyInfo, MountInfo, PairingOffer, PathStatus,

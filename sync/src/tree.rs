@@ -18,6 +18,7 @@ mod files;
 mod merging;
 mod names;
 mod naming;
+mod news;
 pub mod node;
 mod op;
 mod open;
@@ -36,6 +37,7 @@ mod xattrs;
 
 pub use self::core::{Chunks, Tree};
 pub use merging::{Attributes, Merging, Version};
+pub use news::NewsSince;
 pub use publishing::{Draft, LinkDraft, NodeDraft, Publishing, TombDraft, XattrDraft};
 pub use sealing::{NewContent, SealJob};
 pub use still::Still;

@@ -6,6 +6,7 @@ pub mod damage;
 pub mod loop_disk;
 pub mod memory_limit;
 pub mod model;
+pub mod peer;
 pub mod portrait;
 pub mod recorded_disk;
 pub mod rounds;

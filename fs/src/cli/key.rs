@@ -31,7 +31,9 @@ pub(super) fn passphrase(common: &Common, none: bool, new: Option<&Path>) -> Res
         common,
         match new {
             Some(_) => "The keys of this device open with the new passphrase.",
-            None => "The keys of this device open without a passphrase: whoever reads this disk has them.",
+            None => {
+                "The keys of this device open without a passphrase: whoever reads this disk has them."
+            }
         },
     );
     Ok(())

@@ -17,6 +17,9 @@ use crate::cli::{ask, copy, daemon, device, doctor, init, key, places, say, secr
 use crate::control::{self, Half, Request, execute};
 use crate::failure::{Exit, Result};
 
+/// How long one question for news waits.
+const NEWS_WAIT_MS: u64 = 1_000;
+
 /// How often `--watch` looks.
 const WATCH_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -150,6 +153,10 @@ fn watch(common: &Common, command: &Command) -> Result<Exit> {
         true => None,
         false => Some(secrets::existing(&home, common)?),
     };
+    if common.json && matches!(request, Request::Status) {
+        let socket = home.socket();
+        std::thread::spawn(move || tell_news(&socket));
+    }
     let mut last = Value::Null;
     loop {
         match look(common, &home, &request, passphrase.as_ref()) {
@@ -165,6 +172,27 @@ fn watch(common: &Common, command: &Command) -> Result<Exit> {
             Err(failure) => return Err(failure),
         }
         std::thread::sleep(WATCH_EVERY);
+    }
+}
+
+/// Prints what other devices change, a line each, while the drive is mounted.
+fn tell_news(socket: &std::path::Path) {
+    let mut from = None;
+    loop {
+        let asked = Request::News { from, wait_ms: NEWS_WAIT_MS };
+        let Ok(news) = control::ask(socket, asked, &mut |_| ()) else {
+            std::thread::sleep(WATCH_EVERY);
+            continue;
+        };
+        from = news["next"].as_u64();
+        if news["missed"] == true {
+            say::print("{\"event\":\"missed\"}\n");
+        }
+        for changed in news["changed"].as_array().into_iter().flatten() {
+            let mut line = changed.clone();
+            line["event"] = "changed".into();
+            say::print(&format!("{line}\n"));
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::control::request::{Half, Request};
 use crate::failure::{Failure, Result};
 
+/// Longest wait for news: who waits holds up the end of the process.
+const NEWS_WAIT_MAX_MS: u64 = 1_000;
+
 /// Does what was asked and returns the report as its JSON document.
 ///
 /// # Errors
@@ -82,6 +85,9 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             Ok(json!({ "declined": device.to_string() }))
         }
         Request::List { path, depth } => document(drive.list(&path, depth)?),
+        Request::News { from, wait_ms } => {
+            document(drive.news(from, Duration::from_millis(wait_ms.min(NEWS_WAIT_MAX_MS)))?)
+        }
         Request::MountPoint | Request::Unmount => Err(Failure::words("this drive is not mounted")),
     }
 }

@@ -146,6 +146,13 @@ pub enum Request {
         /// How many levels.
         depth: Option<usize>,
     },
+    /// What other devices changed.
+    News {
+        /// What the last answer said to ask for; none for the moment to begin from.
+        from: Option<u64>,
+        /// How long to wait for the first of it.
+        wait_ms: u64,
+    },
     /// Where the drive is mounted.
     MountPoint,
     /// Seal everything and send it to the remotes that answer.

@@ -70,7 +70,9 @@ impl Drive {
     /// Asks remotes for what is new; that none answers is no reason not to go on.
     fn hear(&self, progress: &Progress) -> Result<()> {
         match self.pull(Some(NEWS_WITHIN), progress) {
-            Err(e) if e.is_refusal() || e.is_transient() || matches!(e, Error::NoRemote(_)) => Ok(()),
+            Err(e) if e.is_refusal() || e.is_transient() || matches!(e, Error::NoRemote(_)) => {
+                Ok(())
+            }
             heard => heard.map(drop),
         }
     }
@@ -92,9 +94,9 @@ impl Drive {
         match (meant.next(), meant.next()) {
             (Some(member), None) => Ok((member.device, member.number)),
             (None, _) => Err(Error::Refused(format!("there is no device {name}"))),
-            (Some(_), Some(_)) => {
-                Err(Error::Refused(format!("{name} may be one of several devices; name its number")))
-            }
+            (Some(_), Some(_)) => Err(Error::Refused(format!(
+                "{name} may be one of several devices; name its number"
+            ))),
         }
     }
 }

@@ -148,9 +148,8 @@ impl Secrets {
     /// what is new in the same one.
     pub(crate) fn add_epochs(&mut self, more: Vec<Epoch>, membership: &Membership) {
         self.epochs.extend(more);
-        let place = |epoch: &Epoch| {
-            membership.epochs().iter().position(|record| record.id == epoch.id())
-        };
+        let place =
+            |epoch: &Epoch| membership.epochs().iter().position(|record| record.id == epoch.id());
         self.epochs.sort_by_key(place);
     }
 

@@ -15,6 +15,7 @@ use crate::id::{self, DeviceNumber, Ino};
 use crate::index::Index;
 use crate::journal::{Appended, Journal, Place, Position};
 use crate::record::TimeNs;
+use crate::tree::news::News;
 use crate::tree::node::{Node, Row, State};
 use crate::tree::words::Change;
 
@@ -74,6 +75,7 @@ pub struct Tree {
     /// A change is in the journal and could not be applied: memory is not to be trusted any more.
     pub(super) failed: AtomicBool,
     pub(super) heard: OnceLock<Heard>,
+    pub(super) news: News,
     pub(super) upkeep: Mutex<crate::tree::upkeep_state::Upkeep>,
 }
 
@@ -238,6 +240,7 @@ impl Tree {
 
     /// Tells the kernel's side of a change.
     pub(super) fn tell(&self, change: Change) {
+        self.news.add(change.clone());
         if let Some(heard) = self.heard.get() {
             heard(change);
         }

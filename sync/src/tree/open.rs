@@ -14,6 +14,7 @@ use crate::journal::{Journal, Position, Replay};
 use crate::record::Kind;
 use crate::seal::Key;
 use crate::tree::core::{Chunks, Tree, lock};
+use crate::tree::news::News;
 use crate::tree::node::Row;
 use crate::tree::upkeep_state::{COUNTER, Upkeep};
 
@@ -72,6 +73,7 @@ impl Tree {
             files: AtomicI64::new(files),
             failed: AtomicBool::new(false),
             heard: OnceLock::new(),
+            news: News::default(),
         };
         tree.found_root()?;
         for ino in tree.index.marked(Marked::Staged)? {

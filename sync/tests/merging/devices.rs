@@ -144,13 +144,8 @@ impl Device {
         let publisher =
             Publisher::new(env, keyring.clone(), index.clone(), tree.clone(), log.clone());
         let merger = Merger::new(keyring.clone(), index.clone(), tree.clone(), log.clone());
-        let authority = Authority::new(
-            Env::real(),
-            keyring.clone(),
-            index.clone(),
-            tree.clone(),
-            log.clone(),
-        );
+        let authority =
+            Authority::new(Env::real(), keyring.clone(), index.clone(), tree.clone(), log.clone());
         Self { authority, number, tree, index, log, merger, publisher, keyring, dir }
     }
 

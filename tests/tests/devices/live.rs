@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rdrivefs_tests::peer::Peer;
 use rdrivefs_tests::world::{Device, Node, World, run, wait_until};
 
 /// Within this a change is seen on another device.
@@ -20,7 +21,8 @@ const IDLE_FOR: Duration = Duration::from_secs(35);
 /// Ticks of `/proc/PID/stat` a second.
 const TICKS: f64 = 100.0;
 
-fn pair(world: &World, node: &Node) -> [Device; 2] {
+/// Two devices of one drive, mounted.
+pub(crate) fn pair(world: &World, node: &Node) -> [Device; 2] {
     let a = world.founder("a", node);
     a.mount();
     a.ok(&["sync"]);
@@ -146,6 +148,38 @@ fn an_idle_drive_writes_nothing_and_takes_no_time() {
         println!("{:.2} % of a core", share * 100.0);
         assert!(share < IDLE_SHARE, "{:.2} % of a core", share * 100.0);
     }
+}
+
+/// The kernel tells no watcher of what came from elsewhere: the stream of events does.
+#[test]
+fn programs_hear_of_what_another_device_changes() {
+    let world = World::new();
+    let node = world.node("node");
+    let [a, b] = pair(&world, &node);
+    fs::create_dir(a.dir.join("d")).unwrap();
+    wait_until("it is there", || b.dir.join("d").is_dir());
+    let mut watch = Peer::of(&mut b.command(&["status", "--watch", "--json"]));
+    let mut hear = |event: &str, path: &str, gone: bool| {
+        let heard = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["event"] == event && line["path"] == path && line["gone"] == gone
+        };
+        while !heard(&watch.hear()) {}
+    };
+    let mut n = 0;
+    // The stream begins at some moment after the program has started.
+    wait_until("the stream has begun", || {
+        n += 1;
+        fs::write(a.dir.join("d/f"), format!("{n}")).unwrap();
+        wait_until("it came", || reads(&b.dir, "d/f", &n.to_string()));
+        n > 3
+    });
+    hear("changed", "/d/f", false);
+    fs::rename(a.dir.join("d"), a.dir.join("e")).unwrap();
+    hear("changed", "/d", true);
+    hear("changed", "/e", false);
+    fs::remove_file(a.dir.join("e/f")).unwrap();
+    hear("changed", "/e/f", true);
 }
 
 fn reads(dir: &Path, name: &str, content: &str) -> bool {

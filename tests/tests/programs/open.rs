@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_
 use rustix::io::Errno;
 
 use crate::drive::{Drive, fails, names, noise, sh, shell};
-use crate::peer::Peer;
+use rdrivefs_tests::peer::Peer;
 
 fn read_write(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::drive::{Drive, missing, names, noise, sh, shell, try_sh, wait_for};
-use crate::peer::Peer;
+use rdrivefs_tests::peer::Peer;
 
 #[test]
 fn vim_saves_in_each_of_its_ways_and_leaves_nothing_behind() {

@@ -8,7 +8,7 @@ use rdrivefs_tests::world::run;
 use rusqlite::Connection;
 
 use crate::drive::{Drive, missing, sh, shell, wait_for};
-use crate::peer::Peer;
+use rdrivefs_tests::peer::Peer;
 
 /// Rows that each of two writers adds, one a transaction.
 const ROWS: i64 = 40;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::Command;
 
 use crate::drive::{Drive, missing, sh};
-use crate::peer::Peer;
+use rdrivefs_tests::peer::Peer;
 
 #[test]
 fn a_watcher_hears_of_every_change_made_here() {
