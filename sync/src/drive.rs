@@ -32,6 +32,7 @@
 //! With a remote come `remote_add`, `sync`, `verify` and `evict`: see `examples/embed.rs`.
 
 mod authority;
+mod conflicts;
 mod doctor;
 mod jobs;
 mod kept;

@@ -8,6 +8,7 @@
 //! save `why` and `detail`, which name the object and the check. No logic belongs here.
 
 mod authority;
+mod conflicts;
 mod status;
 mod moved;
 mod verify;
@@ -16,6 +17,7 @@ mod news;
 mod path;
 
 pub use authority::{EpochReport, RevokeReport};
+pub use conflicts::{Conflict, Dispute, Keep, ResolveReport};
 pub use list::{FileKind, FileState, Holder, LayerUse, ListEntry, LogKind, LogLine, Stage};
 pub use moved::{
     EvictReport, FetchReport, Kept, KeptReason, Phase, PinReport, ProgressEvent, RemoteOutcome,

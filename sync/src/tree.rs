@@ -11,6 +11,7 @@
 
 pub mod acl;
 mod apply;
+mod conflicts;
 mod copies;
 mod core;
 pub mod extents;
@@ -36,6 +37,7 @@ pub mod words;
 mod xattrs;
 
 pub use self::core::{Chunks, Tree};
+pub use conflicts::{Conflict, Dispute};
 pub use merging::{Attributes, Merging, Version};
 pub use news::NewsSince;
 pub use publishing::{Draft, LinkDraft, NodeDraft, Publishing, TombDraft, XattrDraft};

@@ -110,6 +110,12 @@ pub(super) enum Command {
         /// The file; all layers without one
         path: Option<PathBuf>,
     },
+    /// What devices did not agree on, and settling it
+    #[command(args_conflicts_with_subcommands = true)]
+    Conflicts {
+        #[command(subcommand)]
+        resolve: Option<Resolve>,
+    },
     /// The drive's signed log
     Log {
         /// Only that of a device: its number, or how its key begins
@@ -314,5 +320,17 @@ pub(super) enum Recovery {
         /// Read them from this file, - for standard input
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Resolve {
+    /// Settle one: what stays, stays on every device
+    Resolve {
+        /// Either side of it
+        path: PathBuf,
+        /// What this device made, what another made, or each under the name it has
+        #[arg(long, value_name = "SIDE", value_parser = ["mine", "theirs", "both"])]
+        keep: String,
     },
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use rdrivefs_sync::home::Home;
 use rdrivefs_sync::progress::Progress;
 use rdrivefs_sync::remote::env::Env;
-use rdrivefs_sync::report::{DrivePath, Samples, VerifyPlan};
+use rdrivefs_sync::report::{DrivePath, Keep, Samples, VerifyPlan};
 use rdrivefs_sync::verify::samples_for;
 use serde_json::Value;
 
-use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Recovery, Remote, Verify};
+use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Recovery, Remote, Resolve, Verify};
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, number, word};
 use crate::cli::{ask, copy, daemon, device, doctor, init, key, places, say, secrets, unmount};
@@ -105,6 +105,15 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         Command::Log { device } => Request::Log { device: device.clone() },
         Command::Device(Device::List) => Request::DeviceList,
         Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
+        Command::Conflicts { resolve: None } => Request::Conflicts,
+        Command::Conflicts { resolve: Some(Resolve::Resolve { path: p, keep }) } => {
+            let keep = match keep.as_str() {
+                "mine" => Keep::Mine,
+                "theirs" => Keep::Theirs,
+                _ => Keep::Both,
+            };
+            Request::Resolve { path: path(p)?, keep }
+        }
         Command::Key(Key::Show) => Request::KeyShow,
         Command::Key(Key::Rotate) => Request::KeyRotate,
         other => unreachable!("{other:?} was carried out before"),

@@ -85,6 +85,8 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             Ok(json!({ "declined": device.to_string() }))
         }
         Request::List { path, depth } => document(drive.list(&path, depth)?),
+        Request::Conflicts => document(drive.conflicts()?),
+        Request::Resolve { path, keep } => document(drive.resolve(&path, keep)?),
         Request::News { from, wait_ms } => {
             document(drive.news(from, Duration::from_millis(wait_ms.min(NEWS_WAIT_MAX_MS)))?)
         }

@@ -1,7 +1,7 @@
 //! The words between a command and the process that has the drive open.
 
 use rdrivefs_sync::pairing::PairingCode;
-use rdrivefs_sync::report::{DrivePath, VerifyPlan};
+use rdrivefs_sync::report::{DrivePath, Keep, VerifyPlan};
 use serde::{Deserialize, Serialize};
 
 /// Which halves of a sync are wanted.
@@ -146,6 +146,15 @@ pub enum Request {
         /// How many levels.
         depth: Option<usize>,
     },
+    /// What devices did not agree on.
+    Conflicts,
+    /// Settle what is in conflict.
+    Resolve {
+        /// At this path.
+        path: DrivePath,
+        /// What is to stay.
+        keep: Keep,
+    },
     /// What other devices changed.
     News {
         /// What the last answer said to ask for; none for the moment to begin from.
@@ -165,7 +174,9 @@ impl Request {
     /// The paths of the drive it names.
     pub fn paths(&self) -> &[DrivePath] {
         match self {
-            Self::StatusOf { path } | Self::List { path, .. } => std::slice::from_ref(path),
+            Self::StatusOf { path } | Self::List { path, .. } | Self::Resolve { path, .. } => {
+                std::slice::from_ref(path)
+            }
             Self::Layers { path } => path.as_slice(),
             Self::Verify { plan } => plan.path.as_slice(),
             Self::Evict { paths, .. } | Self::Fetch { paths } | Self::Pin { paths, .. } => paths,

@@ -50,7 +50,7 @@ impl Drive {
                 commits: parts.index.pending_count()?,
             },
             remotes: self.remote_list()?,
-            conflicts: 0,
+            conflicts: parts.tree.conflicts()?.len() as u64,
             devices,
         })
     }

@@ -86,11 +86,9 @@ impl Tree {
     /// Of the index.
     pub fn places(&self, change: &Change) -> Result<Vec<Vec<u8>>> {
         match change {
-            Change::Entry { parent, name } => Ok(self
-                .path(*parent)?
-                .map(|dir| [&dir[..], b"/", name].concat())
-                .into_iter()
-                .collect()),
+            Change::Entry { parent, name } => {
+                Ok(self.path_in(*parent, name)?.into_iter().collect())
+            }
             Change::Inode { ino } | Change::Attributes { ino } => {
                 let row = match self.row(*ino) {
                     Err(Error::Posix(Posix::Stale)) => return Ok(Vec::new()),
@@ -99,12 +97,20 @@ impl Tree {
                 let mut places = Vec::new();
                 for link in row.links {
                     let Some(entry) = self.index.link(LinkId(link))? else { continue };
-                    let dir = self.path(entry.parent)?;
-                    places.extend(dir.map(|dir| [&dir[..], b"/", &entry.name].concat()));
+                    places.extend(self.path_in(entry.parent, &entry.name)?);
                 }
                 Ok(places)
             }
         }
+    }
+
+    /// The path of a name in a directory: names from the root down, each after a slash. None when
+    /// the directory is gone.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn path_in(&self, dir: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.path(dir)?.map(|dir| [&dir[..], b"/", name].concat()))
     }
 
     /// The path of a directory, empty for the root.

@@ -163,7 +163,7 @@ impl Tree {
     }
 
     /// The file has one copy less beside it.
-    fn forget_other(&self, copy: CopyOf) -> Result<()> {
+    pub(super) fn forget_other(&self, copy: CopyOf) -> Result<()> {
         let Some(of) = self.present(FileId(copy.file))? else { return Ok(()) };
         let mut state = of.write();
         state.row.others.retain(|other| *other != copy.version);

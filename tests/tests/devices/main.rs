@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on has failed")]
 
+mod conflicts;
 mod keys;
 mod live;

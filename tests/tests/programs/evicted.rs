@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use crate::copy::{assert_same, describe, make_tree};
 use crate::drive::{Drive, missing, noise, sh};
-use crate::peer::{compile, start};
+use crate::peer::{compile, start_peer};
 
 #[test]
 fn evicted_programs_run_and_evicted_files_map_seek_and_grow() {
@@ -22,7 +22,7 @@ fn evicted_programs_run_and_evicted_files_map_seek_and_grow() {
     assert_eq!(sh(&dir, "./script"), "2\n", "a script");
     assert_eq!(sh(&dir, "./cat script | tail -1"), "cat \"$0\" | wc -l\n", "a program");
     let peer = compile(&drive);
-    let mut map = start(&peer, &["map", &want.len().to_string()], &dir.join("mapped"));
+    let mut map = start_peer(&peer, &["map", &want.len().to_string()], &dir.join("mapped"));
     for at in [0, 1 << 20, want.len() - 1] {
         assert_eq!(map.ask(&format!("get {at}")), want[at].to_string(), "mapped at {at}");
     }

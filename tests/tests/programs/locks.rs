@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::drive::{Drive, names, sh, shell};
-use crate::peer::{compile, start};
+use crate::peer::{compile, start_peer};
 use rdrivefs_tests::peer::Peer;
 
 /// How long somebody who must wait is watched.
@@ -16,7 +16,7 @@ fn locks_exclude(kind: &str) {
     let path = drive.path("locked");
     fs::write(&path, [b'x'; 100]).unwrap();
     let peer = compile(&drive);
-    let start = || start(&peer, &["lock", kind], &path);
+    let start = || start_peer(&peer, &["lock", kind], &path);
     let (mut first, mut second, mut third) = (start(), start(), start());
     assert_eq!(first.ask("take"), "got");
     assert_eq!(second.ask("take"), "busy", "it is held");
@@ -72,7 +72,8 @@ fn of_those_who_create_a_name_at_once_one_wins() {
     let drive = Drive::new();
     let peer = compile(&drive);
     let dir = drive.dir("race");
-    let mut peers: Vec<_> = (0..3).map(|_| start(&peer, &["exclusive", "200"], &dir)).collect();
+    let mut peers: Vec<_> =
+        (0..3).map(|_| start_peer(&peer, &["exclusive", "200"], &dir)).collect();
     for peer in &mut peers {
         peer.tell("go");
     }
@@ -91,7 +92,7 @@ fn those_who_append_to_one_file_keep_every_line() {
     let drive = Drive::new();
     let peer = compile(&drive);
     let log = drive.path("log");
-    let start = |word| start(&peer, &["append", word, "500"], &log);
+    let start = |word| start_peer(&peer, &["append", word, "500"], &log);
     let mut peers = ["a", "b", "c"].map(start);
     for peer in &mut peers {
         peer.tell("go");

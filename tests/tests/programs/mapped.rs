@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use rustix::fs::{Advice, fadvise};
 
 use crate::drive::{Drive, noise};
-use crate::peer::{compile, start};
+use crate::peer::{compile, start_peer};
 
 /// A signal for who reads a page that a file has no more.
 const SIGBUS: i32 = 7;
@@ -22,7 +22,7 @@ fn a_mapping_is_shared_between_processes_and_with_read_and_write() {
     let path = drive.path("mapped");
     fs::write(&path, [0; 16_384]).unwrap();
     let peer = compile(&drive);
-    let start = || start(&peer, &["map", "16384"], &path);
+    let start = || start_peer(&peer, &["map", "16384"], &path);
     let (mut a, mut b) = (start(), start());
     assert_eq!((a.ask("set 5 77"), b.ask("get 5")), ("ok".into(), "77".into()), "b sees a's");
     assert_eq!((b.ask("set 9000 99"), a.ask("get 9000")), ("ok".into(), "99".into()), "a sees b's");
@@ -54,7 +54,7 @@ fn what_is_written_through_a_mapping_is_stored_like_any_other() {
     let size: u64 = 3_000_001;
     File::create(&path).unwrap().set_len(size).unwrap();
     let peer = compile(&drive);
-    let mut map = start(&peer, &["map", &size.to_string()], &path);
+    let mut map = start_peer(&peer, &["map", &size.to_string()], &path);
     let mut want = vec![0; usize::try_from(size).unwrap()];
     let some = noise("mapped", 400);
     for (step, value) in some.iter().enumerate() {
@@ -71,7 +71,7 @@ fn what_is_written_through_a_mapping_is_stored_like_any_other() {
     file.sync_all().unwrap();
     forget(&file);
     assert!(fs::read(&path).unwrap() == want, "from the drive");
-    let mut map = start(&peer, &["map", &size.to_string()], &path);
+    let mut map = start_peer(&peer, &["map", &size.to_string()], &path);
     assert_eq!(map.ask(&format!("get {}", size - 1)), "200", "mapped again");
     drop((map, file));
     drive.crash();
@@ -84,7 +84,7 @@ fn a_file_cut_while_it_is_mapped_ends_where_it_was_cut() {
     let path = drive.path("mapped");
     fs::write(&path, [b'a'; 20_000]).unwrap();
     let peer = compile(&drive);
-    let mut map = start(&peer, &["map", "20000"], &path);
+    let mut map = start_peer(&peer, &["map", "20000"], &path);
     assert_eq!(map.ask("get 19999"), "97");
     let file = File::options().read(true).write(true).open(&path).unwrap();
     file.set_len(5_000).unwrap();
@@ -95,7 +95,7 @@ fn a_file_cut_while_it_is_mapped_ends_where_it_was_cut() {
     let mut want = vec![b'a'; 5_000];
     want.resize(20_000, 0);
     assert!(fs::read(&path).unwrap() == want, "what grew again is zero");
-    let mut map = start(&peer, &["map", "20000"], &path);
+    let mut map = start_peer(&peer, &["map", "20000"], &path);
     assert_eq!(map.ask("get 12288"), "0");
     assert_eq!(map.ask("set 12288 9"), "ok");
     drop(map);

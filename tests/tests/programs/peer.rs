@@ -16,6 +16,6 @@ pub fn compile(drive: &Drive) -> PathBuf {
 }
 
 /// Starts the program that [`compile`] made.
-pub fn start(program: &Path, args: &[&str], path: &Path) -> Peer {
+pub fn start_peer(program: &Path, args: &[&str], path: &Path) -> Peer {
     Peer::of(Command::new(program).args(args).arg(path))
 }

@@ -112,6 +112,26 @@ pub(super) fn called(device: &Value) -> String {
     }
 }
 
+/// `conflicts`.
+pub(super) fn conflicts(value: &Value, paint: Paint) -> String {
+    let mut table = Table::default();
+    for conflict in each(value) {
+        let (path, other) = (text(&conflict["path"]), text(&conflict["beside"]));
+        let what = match conflict["dispute"].as_str() {
+            Some("content") => format!("another version of {other}"),
+            Some("name") => format!("lost its name to {other}"),
+            Some("place") => "could not be where it was moved to".to_owned(),
+            _ => "was removed on another device".to_owned(),
+        };
+        let device = format!("device {}", text(&conflict["device"]));
+        table.row([word(path), word(what), word(device)]);
+    }
+    match table.lines(paint, "") {
+        none if none.is_empty() => "Nothing is in conflict.\n".to_owned(),
+        lines => lines,
+    }
+}
+
 /// `doctor`.
 pub(super) fn checks(value: &Value, paint: Paint) -> String {
     let mut table = Table::default();
