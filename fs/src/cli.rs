@@ -19,5 +19,6 @@ mod table;
 mod units;
 mod unmount;
 mod users;
+mod when;
 
 pub use start::main;

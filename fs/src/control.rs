@@ -9,5 +9,5 @@ mod request;
 mod socket;
 
 pub use execute::execute;
-pub use request::{Half, Request};
+pub use request::{Half, Request, Which};
 pub use socket::{Daemon, Served, ask, is_served, listen};

@@ -34,6 +34,7 @@
 mod authority;
 mod conflicts;
 mod doctor;
+mod history;
 mod jobs;
 mod kept;
 mod mend;
@@ -48,6 +49,7 @@ mod tell;
 mod trust;
 mod usage;
 
+pub use history::Which;
 pub use mend::{Fault, MendedIndex, Origin};
 pub use parts::Drive;
 pub use trust::Named;

@@ -159,7 +159,7 @@ impl Merger {
                     self.index.add_layer(id, len, &secret, &[], true)?;
                 }
                 Record::Version { file, id, bases, size, mtime, content } => {
-                    let extents = self.extents(content)?;
+                    let extents = extents_of(&self.index, content)?;
                     let version = Version { id, bases, size, mtime, extents };
                     resolved.push(Resolved::Version(file, version));
                 }
@@ -182,40 +182,6 @@ impl Merger {
             Resolved::Name(device, name) => self.index.hear_device_name(&device, name, stamp),
             Resolved::Other(record) => apply_record(merging, record, stamp),
         })
-    }
-
-    fn extents(&self, content: Content) -> Result<Extents> {
-        let mut extents = Extents::default();
-        let list = match content {
-            Content::Inline(bytes) => {
-                extents.put(0, bytes.len() as u64, Source::Bytes(bytes));
-                return Ok(extents);
-            }
-            Content::Extents(list) => list,
-            Content::Listed { .. } => {
-                return Err(Error::Refused("a list of extents stored apart".into()));
-            }
-        };
-        let mut numbers: HashMap<BlobId, LayerNumber> = HashMap::new();
-        let mut at = 0;
-        for extent in list {
-            if let Place::Chunk { layer, number, skip } = extent.source {
-                let layer = match numbers.get(&layer) {
-                    Some(known) => *known,
-                    None => {
-                        let known = self.index.layer_number(&layer)?.ok_or_else(|| {
-                            Error::Refused(format!("a version in layer {layer}, which is unknown"))
-                        })?;
-                        numbers.insert(layer, known);
-                        known
-                    }
-                };
-                let place = ChunkPlace { layer, number };
-                extents.put(at, extent.len, Source::chunk(place, skip));
-            }
-            at += extent.len;
-        }
-        Ok(extents)
     }
 }
 
@@ -240,4 +206,39 @@ fn apply_record(merging: &mut Merging<'_>, record: Record, stamp: Stamp) -> Resu
         | Record::Device { .. }
         | Record::Policy { .. } => Ok(()),
     }
+}
+
+/// Where the bytes of a version lie here.
+pub(crate) fn extents_of(index: &Index, content: Content) -> Result<Extents> {
+    let mut extents = Extents::default();
+    let list = match content {
+        Content::Inline(bytes) => {
+            extents.put(0, bytes.len() as u64, Source::Bytes(bytes));
+            return Ok(extents);
+        }
+        Content::Extents(list) => list,
+        Content::Listed { .. } => {
+            return Err(Error::Refused("a list of extents stored apart".into()));
+        }
+    };
+    let mut numbers: HashMap<BlobId, LayerNumber> = HashMap::new();
+    let mut at = 0;
+    for extent in list {
+        if let Place::Chunk { layer, number, skip } = extent.source {
+            let layer = match numbers.get(&layer) {
+                Some(known) => *known,
+                None => {
+                    let known = index.layer_number(&layer)?.ok_or_else(|| {
+                        Error::Refused(format!("a version in layer {layer}, which is unknown"))
+                    })?;
+                    numbers.insert(layer, known);
+                    known
+                }
+            };
+            let place = ChunkPlace { layer, number };
+            extents.put(at, extent.len, Source::chunk(place, skip));
+        }
+        at += extent.len;
+    }
+    Ok(extents)
 }

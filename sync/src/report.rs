@@ -9,6 +9,7 @@
 
 mod authority;
 mod conflicts;
+mod history;
 mod status;
 mod moved;
 mod verify;
@@ -18,6 +19,7 @@ mod path;
 
 pub use authority::{EpochReport, RevokeReport};
 pub use conflicts::{Conflict, Dispute, Keep, ResolveReport};
+pub use history::{RestoreReport, VersionLine};
 pub use list::{FileKind, FileState, Holder, LayerUse, ListEntry, LogKind, LogLine, Stage};
 pub use moved::{
     EvictReport, FetchReport, Kept, KeptReason, Phase, PinReport, ProgressEvent, RemoteOutcome,

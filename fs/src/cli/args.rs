@@ -110,6 +110,17 @@ pub(super) enum Command {
         /// The file; all layers without one
         path: Option<PathBuf>,
     },
+    /// The versions a file had, the latest first
+    Versions {
+        /// The file
+        path: PathBuf,
+    },
+    /// Let a file hold again what it held; what it holds now stays in its history
+    Restore {
+        /// The file, alone for the version before the present one, or with @VERSION or @TIME
+        #[arg(value_name = "PATH[@VERSION]")]
+        path: PathBuf,
+    },
     /// What devices did not agree on, and settling it
     #[command(args_conflicts_with_subcommands = true)]
     Conflicts {

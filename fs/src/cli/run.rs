@@ -10,7 +10,9 @@ use rdrivefs_sync::report::{DrivePath, Keep, Samples, VerifyPlan};
 use rdrivefs_sync::verify::samples_for;
 use serde_json::Value;
 
-use crate::cli::args::{Cli, Command, Common, Device, Init, Key, Recovery, Remote, Resolve, Verify};
+use crate::cli::args::{
+    Cli, Command, Common, Device, Init, Key, Recovery, Remote, Resolve, Verify,
+};
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, number, word};
 use crate::cli::{ask, copy, daemon, device, doctor, init, key, places, say, secrets, unmount};
@@ -105,6 +107,11 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         Command::Log { device } => Request::Log { device: device.clone() },
         Command::Device(Device::List) => Request::DeviceList,
         Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
+        Command::Versions { path: p } => Request::Versions { path: path(p)? },
+        Command::Restore { path: p } => {
+            let (file, which) = places::version_of(p);
+            Request::Restore { path: path(&file)?, which }
+        }
         Command::Conflicts { resolve: None } => Request::Conflicts,
         Command::Conflicts { resolve: Some(Resolve::Resolve { path: p, keep }) } => {
             let keep = match keep.as_str() {

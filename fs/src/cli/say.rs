@@ -125,6 +125,7 @@ fn words(request: &Request, value: &Value, paint: Paint, now_ms: u64) -> String 
         Request::DeviceName { .. } => {
             lists::devices(&Value::Array(vec![value.clone()]), paint, now_ms)
         }
+        Request::Versions { .. } => lists::versions(value, paint),
         Request::Conflicts => lists::conflicts(value, paint),
         Request::Doctor { .. } => lists::checks(value, paint),
         _ => work::fields(value, ""),

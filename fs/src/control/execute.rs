@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use rdrivefs_sync::drive::{Drive, Named};
+use rdrivefs_sync::drive::{Drive, Named, Which as Past};
 use rdrivefs_sync::progress::Progress;
+use rdrivefs_sync::remote::env::WallMs;
 use serde_json::{Value, json};
 
-use crate::control::request::{Half, Request};
+use crate::control::request::{Half, Request, Which};
 use crate::failure::{Failure, Result};
 
 /// Longest wait for news: who waits holds up the end of the process.
@@ -85,6 +86,15 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             Ok(json!({ "declined": device.to_string() }))
         }
         Request::List { path, depth } => document(drive.list(&path, depth)?),
+        Request::Versions { path } => document(drive.versions(&path, progress)?),
+        Request::Restore { path, which } => {
+            let which = match which {
+                Which::Before => Past::Before,
+                Which::Id(id) => Past::Id(id),
+                Which::AtMs(ms) => Past::At(WallMs(ms)),
+            };
+            document(drive.restore(&path, &which, progress)?)
+        }
         Request::Conflicts => document(drive.conflicts()?),
         Request::Resolve { path, keep } => document(drive.resolve(&path, keep)?),
         Request::News { from, wait_ms } => {

@@ -16,6 +16,18 @@ pub enum Half {
     Pull,
 }
 
+/// Which version of a file is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// The one before the present one.
+    Before,
+    /// The one whose id begins so.
+    Id(String),
+    /// The one that was there at this moment.
+    AtMs(u64),
+}
+
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -146,6 +158,18 @@ pub enum Request {
         /// How many levels.
         depth: Option<usize>,
     },
+    /// The versions of a file.
+    Versions {
+        /// The file.
+        path: DrivePath,
+    },
+    /// Let a file hold what it held.
+    Restore {
+        /// The file.
+        path: DrivePath,
+        /// When, or in which version.
+        which: Which,
+    },
     /// What devices did not agree on.
     Conflicts,
     /// Settle what is in conflict.
@@ -174,9 +198,11 @@ impl Request {
     /// The paths of the drive it names.
     pub fn paths(&self) -> &[DrivePath] {
         match self {
-            Self::StatusOf { path } | Self::List { path, .. } | Self::Resolve { path, .. } => {
-                std::slice::from_ref(path)
-            }
+            Self::StatusOf { path }
+            | Self::List { path, .. }
+            | Self::Resolve { path, .. }
+            | Self::Versions { path }
+            | Self::Restore { path, .. } => std::slice::from_ref(path),
             Self::Layers { path } => path.as_slice(),
             Self::Verify { plan } => plan.path.as_slice(),
             Self::Evict { paths, .. } | Self::Fetch { paths } | Self::Pin { paths, .. } => paths,

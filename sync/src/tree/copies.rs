@@ -232,7 +232,7 @@ impl Merging<'_> {
     }
 
     /// A new inode for a file that the kernel holds; the old one keeps what it has.
-    fn reincarnate(&mut self, old: &Arc<Node>) -> Result<Arc<Node>> {
+    pub(super) fn reincarnate(&mut self, old: &Arc<Node>) -> Result<Arc<Node>> {
         let mut row = old.read().row.clone();
         let mut ino = old.ino.next();
         while self.tree.index.node(ino)?.is_some() {

@@ -112,6 +112,19 @@ pub(super) fn called(device: &Value) -> String {
     }
 }
 
+/// `versions`.
+pub(super) fn versions(value: &Value, paint: Paint) -> String {
+    let mut table = Table::default();
+    for line in each(value) {
+        let now = if line["present"] == true { "now" } else { "" };
+        let time = units::local(line["time_ms"].as_i64().unwrap_or_default() / 1_000);
+        let size = bytes(&line["size"]);
+        let device = format!("device {}", text(&line["device"]));
+        table.row([word(text(&line["version"])), word(time), right(size), word(device), word(now)]);
+    }
+    table.lines(paint, "")
+}
+
 /// `conflicts`.
 pub(super) fn conflicts(value: &Value, paint: Paint) -> String {
     let mut table = Table::default();

@@ -1,0 +1,121 @@
+//! What files were: listed, and had back.
+
+use rdrivefs_remote::env::WallMs;
+
+use crate::error::{Error, Result};
+use crate::history::{History, Past};
+use crate::id::FileId;
+use crate::merge::extents_of;
+use crate::progress::Progress;
+use crate::report::{DrivePath, RestoreReport, VersionLine};
+use crate::tree::Restored;
+use crate::walk::resolve;
+
+use super::parts::Drive;
+
+/// Which version is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one before the present one.
+    Before,
+    /// The one with this id, as `versions` shows it, or whose id begins so.
+    Id(String),
+    /// The one that was there at this moment.
+    At(WallMs),
+}
+
+impl Drive {
+    /// Every version of the file at a path, the latest first.
+    ///
+    /// # Errors
+    /// [`Posix::NoEntry`](crate::error::Posix) when there is no file; of the index.
+    pub fn versions(&self, path: &DrivePath, progress: &Progress) -> Result<Vec<VersionLine>> {
+        let (file, present) = self.present_version(path)?;
+        let mut versions = self.history().versions(file, progress)?;
+        versions.reverse();
+        Ok(versions.iter().map(|past| self.version_line(past, present.as_deref())).collect())
+    }
+
+    /// Lets the file at a path hold what it held in a version, which becomes the latest one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when no such version is known, or when what the file holds now is on no
+    /// remote yet; of the index.
+    pub fn restore(
+        &self,
+        path: &DrivePath,
+        which: &Which,
+        progress: &Progress,
+    ) -> Result<RestoreReport> {
+        self.parts.seal(true, progress)?;
+        let (file, present) = self.present_version(path)?;
+        let versions = self.history().versions(file, progress)?;
+        let past = chosen(versions, which, present.as_deref(), path)?;
+        let line = self.version_line(&past, present.as_deref());
+        let extents = extents_of(&self.parts.index, past.content)?;
+        let mut merging = self.parts.tree.merging()?;
+        let to = Restored { size: past.size, mtime: past.mtime, extents };
+        let restored = merging.restore(file, to);
+        merging.finish()?;
+        restored?;
+        Ok(RestoreReport { path: path.clone(), version: line })
+    }
+
+    fn history(&self) -> History {
+        let parts = &self.parts;
+        History::new(parts.index.clone(), self.keyring.clone(), parts.log.clone())
+    }
+
+    /// The file at a path, and the version it shows.
+    fn present_version(&self, path: &DrivePath) -> Result<(FileId, Option<String>)> {
+        let ino = resolve(&self.parts.tree, path)?;
+        let row = self.parts.tree.row(ino)?;
+        let head = row.heads.first().filter(|_| !row.is_changed(crate::tree::node::Field::Content));
+        Ok((ino.file(), head.map(|id| shown(*id))))
+    }
+
+    fn version_line(&self, past: &Past, present: Option<&str>) -> VersionLine {
+        let version = shown(past.id.0);
+        let membership = self.parts.log.membership();
+        VersionLine {
+            present: present == Some(&version[..]),
+            version,
+            device: membership.device(&past.device).map_or(0, |member| member.number),
+            time_ms: past.at.0,
+            mtime_ms: past.mtime.secs.saturating_mul(1_000)
+                + i64::from(past.mtime.nanos / 1_000_000),
+            size: past.size,
+            bases: past.bases.iter().map(|id| shown(id.0)).collect(),
+        }
+    }
+}
+
+fn chosen(
+    versions: Vec<Past>,
+    which: &Which,
+    present: Option<&str>,
+    path: &DrivePath,
+) -> Result<Past> {
+    let mut versions = versions.into_iter().rev();
+    let found = match which {
+        Which::Before => versions.find(|past| Some(&shown(past.id.0)[..]) != present),
+        Which::At(at) => versions.find(|past| past.at <= *at),
+        Which::Id(id) => {
+            let mut meant = versions.filter(|past| shown(past.id.0).starts_with(id));
+            match (meant.next(), meant.next()) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::Refused(format!(
+                        "more than one version of {path} begins with {id}"
+                    )));
+                }
+                (found, _) => found,
+            }
+        }
+    };
+    found.ok_or_else(|| Error::Refused(format!("no such version of {path} is known")))
+}
+
+/// The id of a version as people see it.
+fn shown(id: u64) -> String {
+    format!("{id:016x}")
+}
