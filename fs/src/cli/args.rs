@@ -284,6 +284,11 @@ pub(super) enum Device {
     List,
     /// Let another computer in: prints a one-time code for `init --join`
     Add(DeviceAdd),
+    /// Take a device out of the drive, for good
+    Revoke {
+        /// Its number, name, key, or the beginning of its fingerprint
+        device: String,
+    },
     /// Name this device
     Name {
         /// What it is called on all devices

@@ -106,6 +106,9 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         Command::Layers { path: p } => Request::Layers { path: p.as_ref().map(path).transpose()? },
         Command::Log { device } => Request::Log { device: device.clone() },
         Command::Device(Device::List) => Request::DeviceList,
+        Command::Device(Device::Revoke { device }) => {
+            Request::DeviceRevoke { device: device.clone() }
+        }
         Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
         Command::Versions { path: p } => Request::Versions { path: path(p)? },
         Command::Restore { path: p } => {

@@ -40,6 +40,34 @@ fn a_new_epoch_is_begun_while_both_devices_run() {
 }
 
 #[test]
+fn a_revoked_device_hears_nothing_more_and_is_heard_no_more() {
+    let world = World::new();
+    let node = world.node("node");
+    let [a, b] = pair(&world, &node);
+    fs::write(b.dir.join("before"), "of b").unwrap();
+    wait_until("it came", || fs::read(a.dir.join("before")).is_ok_and(|read| read == b"of b"));
+    let number = b.json(&["key", "show"])["device_number"].to_string();
+    assert_eq!(a.run(&["device", "revoke", "99"]).code, Some(5), "there is none");
+    assert_eq!(b.run(&["device", "revoke", &number]).code, Some(5), "not the one one sits at");
+    let epoch = b.json(&["key", "show"])["epoch"].clone();
+    let revoked = a.json(&["device", "revoke", &number]);
+    assert_eq!(revoked["remotes"][0]["agreed"], true, "{revoked}");
+    assert_ne!(revoked["epoch"], epoch);
+    fs::write(a.dir.join("secret"), "not for b").unwrap();
+    fs::write(b.dir.join("late"), "too late").unwrap();
+    a.ok(&["sync"]);
+    assert_ne!(b.run(&["sync", "--timeout", "20s"]).code, Some(0), "the node cuts it off");
+    a.ok(&["sync"]);
+    assert!(!b.dir.join("secret").exists() && !a.dir.join("late").exists());
+    assert_eq!(b.json(&["key", "show"])["epoch"], epoch, "it was not let into the new one");
+    assert_eq!(fs::read(a.dir.join("before")).unwrap(), b"of b", "what was merged stays");
+    assert_eq!(fs::read(b.dir.join("late")).unwrap(), b"too late", "nothing of its own is lost");
+    let list = a.json(&["device", "list"]);
+    let gone = list.as_array().unwrap().iter().find(|device| device["revoked"] == true);
+    assert_eq!(gone.unwrap()["number"].to_string(), number);
+}
+
+#[test]
 fn the_passphrase_is_changed_and_only_the_new_one_opens() {
     let world = World::new();
     let a = world.device("a");
