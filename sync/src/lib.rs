@@ -32,6 +32,7 @@ pub mod layer;
 pub mod compress;
 pub mod chunk;
 pub mod pairing;
+pub mod view;
 pub mod record;
 pub mod keyring;
 pub mod keybag;

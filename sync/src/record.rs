@@ -7,8 +7,8 @@
 //! extents share few layers.
 //!
 //! Registers ([`Record::Attr`] field by field, [`Record::Xattr`], [`Record::Link`]) are won by the
-//! later [`Stamp`]; inside one commit the later record wins. A file's mtime is that of its head
-//! version or of the latest `Attr` that sets one, whichever is stamped later.
+//! later [`Stamp`]; of one stamp, by the greater value. A file's mtime is that of its head version
+//! or of the latest `Attr` that sets one, whichever is stamped later.
 //!
 //! What the records mean together (who wins, what conflicts look like) does not belong here.
 
@@ -63,8 +63,9 @@ pub enum Kind {
 
 /// When and by whom a record was made, in the order in which registers are won.
 ///
-/// Every record of a commit has that commit's stamp. A device instance never makes two commits
-/// with one Lamport time; if one does (a fork), the records' hashes decide.
+/// Every record of a commit has that commit's stamp. A device instance, which has a number of its
+/// own, never makes two commits with one Lamport time, nor sets one register twice in a commit; if
+/// one does (a fork), the greater value counts, so that the order is total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(array)]
 pub struct Stamp {
@@ -77,7 +78,7 @@ pub struct Stamp {
 }
 
 /// A stretch of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {
     /// How many bytes of the file it covers; never zero.
     pub len: u64,
@@ -86,7 +87,7 @@ pub struct Extent {
 }
 
 /// Where the bytes of an extent come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Zeros nobody wrote.
     Hole,
@@ -102,7 +103,7 @@ pub enum Source {
 }
 
 /// The bytes of one version of a file.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(flat, context_bound = "AsMut<LayerTable>")]
 pub enum Content {
     /// The bytes themselves, at most [`INLINE_BYTES_MAX`].

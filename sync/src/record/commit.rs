@@ -51,7 +51,7 @@ pub struct Commit {
     pub lamport: u64,
     /// Its maker's clock, for people alone: nothing is decided by it.
     pub wall_ms: WallMs,
-    /// The records; of two that set one register, the later counts.
+    /// The records, in no order that matters.
     pub records: Vec<Record>,
 }
 

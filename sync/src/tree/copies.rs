@@ -17,8 +17,9 @@ use crate::tree::core::lock;
 use crate::tree::merging::{Merging, Version};
 use crate::tree::node::{Field, Node, Row, State};
 use crate::tree::tomb::TombRow;
-use crate::tree::unsettled::{CopyOf, Place, Unsettled, copy_file, copy_link};
+use crate::tree::unsettled::{CopyOf, Place, Unsettled};
 use crate::tree::words::Change;
+use crate::view::naming::{copy_file, copy_link};
 
 impl Merging<'_> {
     /// A version of a file's content.

@@ -140,17 +140,20 @@ impl Merging<'_> {
         let Some(node) = self.current(file)? else { return Ok(()) };
         let mut state = node.write();
         let row = &mut state.row;
-        let mut wins = |field: Field| {
-            let later = stamp > row.stamps[field as usize] && !row.is_changed(field);
+        let (mode, uid, gid, mtime) = (row.mode, row.uid, row.gid, row.mtime);
+        // Of one time, which no honest device tells, the greater counts: everywhere the same.
+        let mut wins = |field: Field, greater: bool| {
+            let known = row.stamps[field as usize];
+            let later = (stamp > known || stamp == known && greater) && !row.is_changed(field);
             if later {
                 row.stamps[field as usize] = stamp;
             }
             later
         };
-        let mode = set.mode.filter(|_| wins(Field::Mode));
-        let uid = set.uid.filter(|_| wins(Field::Uid));
-        let gid = set.gid.filter(|_| wins(Field::Gid));
-        let mtime = set.mtime.filter(|_| wins(Field::Mtime));
+        let mode = set.mode.filter(|set| wins(Field::Mode, *set > mode));
+        let uid = set.uid.filter(|set| wins(Field::Uid, *set > uid));
+        let gid = set.gid.filter(|set| wins(Field::Gid, *set > gid));
+        let mtime = set.mtime.filter(|set| wins(Field::Mtime, *set > mtime));
         row.mode = mode.unwrap_or(row.mode);
         row.uid = uid.unwrap_or(row.uid);
         row.gid = gid.unwrap_or(row.gid);
@@ -178,7 +181,7 @@ impl Merging<'_> {
         let index = &self.tree.index;
         let hash = index.xattr_hash(node.ino, name);
         let old = index.xattr(node.ino, &hash)?.map(|row| XattrRow::decode(&row)).transpose()?;
-        let beaten = old.is_some_and(|old| old.stamp >= stamp);
+        let beaten = old.is_some_and(|old| (old.stamp, old.value.as_deref()) >= (stamp, value));
         if beaten || index.is_pending(Pending::Xattr(node.ino, hash))? {
             return Ok(());
         }
@@ -203,8 +206,10 @@ impl Merging<'_> {
             return Ok(());
         };
         let known = self.register(link)?;
+        let place = Place { parent: parent.0, name: name.to_vec() };
         let another = known.as_ref().is_some_and(|known| known.child != file.0);
-        let beaten = known.is_some_and(|known| known.stamp >= stamp);
+        // Of one time, which no honest device tells, the greater counts: everywhere the same.
+        let beaten = known.is_some_and(|known| (known.stamp, &known.place) >= (stamp, &place));
         if another || beaten {
             return Ok(());
         }
@@ -220,7 +225,6 @@ impl Merging<'_> {
             }
         }
         self.withdraw(link)?;
-        let place = Place { parent: parent.0, name: name.to_vec() };
         self.links.insert(link, Register { place, child: file.0, stamp });
         self.hide(&child, link);
         self.touched.insert(file);

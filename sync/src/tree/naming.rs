@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{FileId, Ino, LinkId};
 use crate::index::entries::EntryRow;
 use crate::index::nodes::Pending;
 use crate::record::Stamp;
 use crate::tree::merging::Merging;
-use crate::tree::unsettled::{Place, Unsettled, conflict_name, conflict_name_of, suffixed};
+use crate::tree::unsettled::{Place, Unsettled};
+use crate::view::naming::free_name;
 
 /// Links in the order in which they would win a name, the winner last; copies never win.
 type Claims = BTreeMap<Weight, EntryRow>;
@@ -87,15 +88,9 @@ impl Merging<'_> {
                 continue;
             }
             let (device, at) = self.made_by(entry)?;
-            let mut beside = conflict_name(name, device, at);
-            if taken.contains(&beside) || self.is_taken(parent, &beside, claims)? {
-                beside = conflict_name_of(name, device, at, entry.link.0);
-            }
-            let (plain, mut count) = (beside.clone(), 1);
-            while taken.contains(&beside) || self.is_taken(parent, &beside, claims)? {
-                count += 1;
-                beside = suffixed(&plain, &count.to_string());
-            }
+            let beside = free_name(name, device, at, entry.link, |name| {
+                Ok::<_, Error>(taken.contains(name) || self.is_taken(parent, name, claims)?)
+            })?;
             taken.insert(beside.clone());
             names.push(beside);
         }

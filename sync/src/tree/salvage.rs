@@ -14,8 +14,9 @@ use crate::record::{Kind, Stamp, TimeNs};
 use crate::tree::core::{Tree, lock};
 use crate::tree::node::{Field, Node};
 use crate::tree::op::Op;
-use crate::tree::unsettled::{Place, conflict_name, suffixed};
+use crate::tree::unsettled::Place;
 use crate::tree::xattrs::XattrRow;
+use crate::view::naming::{conflict_name, suffixed};
 
 impl Tree {
     /// Gives content that was cut off a name, if it was written to; which, so that the kernel hears

@@ -22,8 +22,9 @@ use crate::tree::core::lock;
 use crate::tree::merging::Merging;
 use crate::tree::node::Node;
 use crate::tree::tomb::{Register, TombRow};
-use crate::tree::unsettled::{Place, Unsettled, copy_file, suffixed};
+use crate::tree::unsettled::{Place, Unsettled};
 use crate::tree::xattrs::XattrRow;
+use crate::view::naming::{copy_file, moved_name};
 
 /// What decides which of two links is the later: what is not told yet will be later than all.
 type Weight = (bool, Stamp, LinkId);
@@ -188,8 +189,7 @@ impl Merging<'_> {
         let (place, moved) = match home {
             Some(dir) => (Place { parent: dir.file().0, name: register.place.name.clone() }, None),
             None => {
-                let remark = format!("moved, {}", register.stamp.device.0);
-                let name = suffixed(&register.place.name, &remark);
+                let name = moved_name(&register.place.name, register.stamp.device);
                 (Place { parent: FileId::ROOT.0, name }, Some(register.place.clone()))
             }
         };

@@ -14,7 +14,8 @@ use crate::index::nodes::Pending;
 use crate::record::Kind;
 use crate::tree::core::{Tree, lock};
 use crate::tree::node::{Field, Node, Row};
-use crate::tree::unsettled::{CopyOf, Place, Unsettled, conflict_name, copy_link};
+use crate::tree::unsettled::{CopyOf, Place, Unsettled};
+use crate::view::naming::{conflict_name, copy_link};
 
 impl Tree {
     /// Settles what was touched here. The caller has the gate to itself.
