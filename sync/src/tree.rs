@@ -24,6 +24,7 @@ pub mod node;
 mod op;
 mod open;
 mod publishing;
+mod rings;
 mod salvage;
 mod restoring;
 mod sealing;

@@ -36,6 +36,18 @@ impl Index {
         })
     }
 
+    /// Unsettled links that want a place in a directory.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn unsettled_in(&self, parent: FileId) -> Result<Vec<LinkId>> {
+        self.with(|db| {
+            db.prepare_cached("SELECT link FROM unsettled WHERE parent = ? ORDER BY link")?
+                .query_map([parent.0.cast_signed()], link)?
+                .collect()
+        })
+    }
+
     /// All unsettled links.
     ///
     /// # Errors

@@ -72,8 +72,9 @@ impl Merging<'_> {
 
     /// Somebody else told of a file: if it was a copy, it is none any more.
     pub(super) fn touched_elsewhere(&mut self, node: &Arc<Node>) -> Result<()> {
-        let copy = self.tree.no_copy(node)?;
-        copy.map_or(Ok(()), |copy| self.forget_copy(copy))
+        let Some(copy) = self.tree.no_copy(node)? else { return Ok(()) };
+        self.touched.insert(FileId(copy.file));
+        self.forget_copy(copy)
     }
 
     /// The version is the file's content from now on.
@@ -209,13 +210,16 @@ impl Merging<'_> {
         let Some(node) = copy.filter(|node| node.read().row.copy == Some(file)) else {
             return Ok(());
         };
+        let stamp = node.read().row.version;
+        if TombRow::of(&self.tree.index, link)?.is_some_and(|tomb| tomb.saw >= stamp) {
+            return self.forget_copy(CopyOf { file, version: version.0 });
+        }
         self.tree.like_original(&node, of);
         let row = Unsettled::of(&self.tree.index, link)?;
         if row.is_some_and(|row| row.place == *place) {
             return Ok(());
         }
         self.hide_copy(of, &node, version)?;
-        let stamp = node.read().row.version;
         let copy = Some(CopyOf { file, version: version.0 });
         let row = Unsettled { place: place.clone(), moved: None, kept: false, copy };
         self.put(link, &node, row, stamp)

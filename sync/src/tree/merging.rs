@@ -41,12 +41,14 @@ pub struct Merging<'a> {
     pub(super) places: BTreeSet<Place>,
     /// Links that have their directory and not yet their name.
     pub(super) unshown: BTreeMap<LinkId, EntryRow>,
-    /// How many of these each directory has.
-    pub(super) coming: HashMap<Ino, usize>,
+    /// Those of each directory.
+    pub(super) coming: HashMap<Ino, BTreeSet<LinkId>>,
     /// Versions whose copies everybody must be told of, whatever becomes of their files.
     pub(super) copies_to_tell: Vec<VersionId>,
-    /// A directory came to stand: what could not be in it may go there now.
-    pub(super) directory_came: bool,
+    /// Directories that came to stand: they may lie in themselves, or hold what they could not.
+    pub(super) came: BTreeSet<FileId>,
+    /// See [`Merging::outside`]; none while nobody asked.
+    pub(super) outside: Option<BTreeMap<LinkId, FileId>>,
 }
 
 /// Attributes that a record sets.
@@ -99,7 +101,8 @@ impl Tree {
             unshown: BTreeMap::new(),
             coming: HashMap::new(),
             copies_to_tell: Vec::new(),
-            directory_came: false,
+            came: BTreeSet::new(),
+            outside: None,
         })
     }
 }
@@ -252,6 +255,9 @@ impl Merging<'_> {
         self.tree.index.set_tomb(link.0, &tomb.encode())?;
         if let Some(register) = self.register(link)? {
             self.touched.insert(FileId(register.child));
+            // A version whose copy is removed keeps its file no longer.
+            let child = self.current(FileId(register.child))?;
+            self.touched.extend(child.and_then(|child| child.read().row.copy).map(FileId));
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Posix, Result};
-use crate::id::{FileId, Ino, LinkId};
+use crate::error::Result;
+use crate::id::{FileId, Ino, LinkId, VersionId};
 use crate::index::entries::EntryRow;
 use crate::index::nodes::{Marked, Pending};
 use crate::journal::Position;
@@ -24,10 +24,7 @@ use crate::tree::node::Node;
 use crate::tree::tomb::{Register, TombRow};
 use crate::tree::unsettled::{Place, Unsettled};
 use crate::tree::xattrs::XattrRow;
-use crate::view::naming::{copy_file, moved_name};
-
-/// What decides which of two links is the later: what is not told yet will be later than all.
-type Weight = (bool, Stamp, LinkId);
+use crate::view::naming::{copy_file, copy_link, moved_name};
 
 /// Whether a link lives.
 struct Verdict {
@@ -50,19 +47,17 @@ impl Merging<'_> {
                 self.bury_dead(&node)?;
             }
         }
-        self.bury_empty(directories.clone())?;
         for file in &touched {
             self.bring(*file)?;
         }
-        if self.directory_came {
-            self.bring_moved()?;
+        self.untie()?;
+        for file in &touched {
+            self.place_copies(*file)?;
         }
-        directories.append(&mut self.emptied.clone());
+        directories.append(&mut self.emptied);
         self.bury_empty(directories)?;
-        let looked: Vec<_> = self.touched.iter().copied().collect();
-        for file in looked {
+        for file in self.touched.clone() {
             self.mark_kept(file)?;
-            self.place_copies(file)?;
         }
         while let Some(place) = self.places.pop_first() {
             self.arrange(&place)?;
@@ -81,11 +76,10 @@ impl Merging<'_> {
     /// Which links of a file live.
     fn verdicts(&mut self, node: &Node) -> Result<Vec<Verdict>> {
         let index = &self.tree.index;
-        let (links, heads, directory, written) = {
+        let (links, directory, written) = {
             let row = &node.read().row;
             let links: Vec<_> = row.links.iter().chain(&row.hidden).map(|id| LinkId(*id)).collect();
-            let heads: Vec<_> = row.all_heads().collect();
-            (links, heads, row.kind == Kind::Directory, row.is_written() && !row.links.is_empty())
+            (links, row.kind == Kind::Directory, row.is_written() && !row.links.is_empty())
         };
         let mut verdicts = Vec::with_capacity(links.len());
         let mut tombs = Vec::with_capacity(links.len());
@@ -97,18 +91,47 @@ impl Merging<'_> {
             verdicts.push(Verdict { link, lives: tomb.is_none(), tombed: tomb.is_some() });
             tombs.push(tomb);
         }
-        let named = verdicts.iter().any(|verdict| verdict.lives);
-        let in_use = directory && self.in_use(node.ino)?;
+        if verdicts.iter().any(|verdict| verdict.lives) && !directory || verdicts.is_empty() {
+            return Ok(verdicts);
+        }
+        if directory {
+            let in_use = verdicts.iter().any(|verdict| !verdict.lives) && self.in_use(node.ino)?;
+            verdicts.iter_mut().for_each(|verdict| verdict.lives |= in_use);
+            return Ok(verdicts);
+        }
+        let heads = self.heads(node)?;
         for (verdict, tomb) in verdicts.iter_mut().zip(tombs) {
-            let unseen = tomb.is_some_and(|tomb| written || !tomb.has_seen(heads.iter().copied()));
-            verdict.lives |= if directory { in_use } else { !named && unseen };
+            let seen = tomb.is_none_or(|tomb| tomb.has_seen(heads.iter().copied()));
+            verdict.lives = written || !seen;
         }
         Ok(verdicts)
     }
 
-    fn in_use(&self, dir: Ino) -> Result<bool> {
-        let coming = self.coming.get(&dir).is_some_and(|count| *count > 0);
-        Ok(coming || self.tree.index.has_entries(dir)?)
+    /// The versions of a file that whoever removes it must have seen: all that nobody wrote over,
+    /// but such as became files of their own, or whose copies were removed.
+    fn heads(&mut self, node: &Node) -> Result<Vec<VersionId>> {
+        let (heads, newest): (Vec<_>, _) = {
+            let row = &node.read().row;
+            (row.all_heads().collect(), row.version)
+        };
+        let file = node.ino.file();
+        let mut left = Vec::with_capacity(heads.len());
+        for id in heads {
+            let copy = self.current(copy_file(id))?.filter(|copy| copy.ino.file() != file);
+            let (of, stamp) = match copy {
+                Some(copy) => {
+                    let row = &copy.read().row;
+                    (row.copy.map(FileId), row.version)
+                }
+                None => (Some(file), newest),
+            };
+            let tomb = TombRow::of(&self.tree.index, copy_link(id))?;
+            let removed = copy_file(id) != file && tomb.is_some_and(|tomb| tomb.saw >= stamp);
+            if of == Some(file) && !removed {
+                left.push(id);
+            }
+        }
+        Ok(left)
     }
 
     /// Takes away what is dead of a file; returns the directories it was in.
@@ -119,8 +142,8 @@ impl Merging<'_> {
             let Some(entry) = entry else { continue };
             let register = Register::of(&self.tree.index, &entry)?;
             self.withdraw(verdict.link)?;
+            left.extend([entry.parent.file(), register.parent()]);
             self.remember_grave(verdict.link, register)?;
-            left.push(entry.parent.file());
         }
         Ok(left)
     }
@@ -171,29 +194,31 @@ impl Merging<'_> {
         }
         for link in chain.into_iter().rev() {
             if let Some(register) = self.register(link)? {
-                self.stand(link, &register, false)?;
+                self.stand(link, &register)?;
             }
         }
         Ok(())
     }
 
     /// Puts a link into its directory, or into the root if that cannot be.
-    fn stand(&mut self, link: LinkId, register: &Register, outside: bool) -> Result<()> {
+    pub(super) fn stand(&mut self, link: LinkId, register: &Register) -> Result<()> {
+        let Some(dir) = self.home(register.parent())? else {
+            return self.stand_outside(link, register);
+        };
+        let place = Place { parent: dir.file().0, name: register.place.name.clone() };
+        self.stand_at(link, register, Unsettled { place, moved: None, kept: false, copy: None })
+    }
+
+    /// Puts a link into the root, since it cannot be where its record puts it.
+    pub(super) fn stand_outside(&mut self, link: LinkId, register: &Register) -> Result<()> {
+        let name = moved_name(&register.place.name, register.stamp.device);
+        let (place, moved) = (Place { parent: FileId::ROOT.0, name }, Some(register.place.clone()));
+        self.stand_at(link, register, Unsettled { place, moved, kept: false, copy: None })
+    }
+
+    fn stand_at(&mut self, link: LinkId, register: &Register, row: Unsettled) -> Result<()> {
         let Some(child) = self.current(FileId(register.child))? else { return Ok(()) };
         self.tell_place(link)?;
-        let pending = self.tree.index.is_pending(Pending::Link(link.0))?;
-        let home = match outside {
-            true => None,
-            false => self.home(register.parent(), &child, (pending, register.stamp, link))?,
-        };
-        let (place, moved) = match home {
-            Some(dir) => (Place { parent: dir.file().0, name: register.place.name.clone() }, None),
-            None => {
-                let name = moved_name(&register.place.name, register.stamp.device);
-                (Place { parent: FileId::ROOT.0, name }, Some(register.place.clone()))
-            }
-        };
-        let row = Unsettled { place, moved, kept: false, copy: None };
         self.put(link, &child, row, register.stamp)
     }
 
@@ -234,15 +259,20 @@ impl Merging<'_> {
             self.tree.dirtied(child, &mut state);
             directory
         };
-        self.directory_came |= directory;
+        if directory {
+            self.came.insert(child.ino.file());
+        }
         self.count_subdirectory(parent, i64::from(directory))?;
         self.links.remove(&link);
         let name = row.place.name.clone();
         let kind = Some(child.read().row.kind);
         let entry = EntryRow { link, parent, name, child: child.ino, kind, stamp };
         self.unshown.insert(link, entry);
+        if let Some(moved) = row.moved {
+            self.outside()?.insert(link, FileId(moved.parent));
+        }
         self.places.insert(row.place);
-        *self.coming.entry(parent).or_default() += 1;
+        self.coming.entry(parent).or_default().insert(link);
         Ok(())
     }
 
@@ -262,70 +292,12 @@ impl Merging<'_> {
         Ok(())
     }
 
-    /// The directory a link is to be in; none if there is none, or it lies in the file itself. A
-    /// ring of concurrent moves is cut at its latest.
-    fn home(&mut self, dir: FileId, child: &Arc<Node>, mine: Weight) -> Result<Option<Ino>> {
+    /// The directory of that number, if it has a name.
+    fn home(&mut self, dir: FileId) -> Result<Option<Ino>> {
         let Some(node) = self.current(dir)? else { return Ok(None) };
-        let stands = {
-            let row = &node.read().row;
-            row.kind == Kind::Directory && (dir == FileId::ROOT || !row.links.is_empty())
-        };
-        if !stands {
-            return Ok(None);
-        }
-        if child.read().row.kind != Kind::Directory {
-            return Ok(Some(node.ino));
-        }
-        let Some(latest) = self.ring(node.ino, child.ino)? else { return Ok(Some(node.ino)) };
-        if mine >= latest {
-            return Ok(None);
-        }
-        let link = latest.2;
-        if let Some(register) = self.register(link)? {
-            self.withdraw(link)?;
-            self.stand(link, &register, true)?;
-        }
-        Ok(Some(node.ino))
-    }
-
-    /// If `dir` lies in `ancestor` or is it, the latest of the links on the way there.
-    fn ring(&mut self, dir: Ino, ancestor: Ino) -> Result<Option<Weight>> {
-        let mut latest = (false, Stamp { lamport: 0, device: self.tree.device }, LinkId(0));
-        let (mut at, mut seen) = (dir, BTreeSet::new());
-        while at != ancestor {
-            let (link, above) = match self.tree.node(at) {
-                Err(Error::Posix(Posix::Stale)) => return Ok(None),
-                node => {
-                    let node = node?;
-                    let row = &node.read().row;
-                    (row.links.first().copied().map(LinkId), Ino(row.parent))
-                }
-            };
-            let Some(link) = link.filter(|_| at != Ino::ROOT && seen.insert(at)) else {
-                return Ok(None);
-            };
-            if let Some(entry) = self.entry(link)? {
-                let pending = self.tree.index.is_pending(Pending::Link(link.0))?;
-                latest = latest.max((pending, entry.stamp, link));
-            }
-            at = above;
-        }
-        Ok(Some(latest))
-    }
-
-    /// Tries again what could not be where its record puts it.
-    fn bring_moved(&mut self) -> Result<()> {
-        for link in self.tree.index.unsettled_links()? {
-            let row = Unsettled::of(&self.tree.index, link)?;
-            let moved = row.is_some_and(|row| row.moved.is_some());
-            if !moved || self.tree.index.is_pending(Pending::Link(link.0))? {
-                continue;
-            }
-            let Some(register) = self.register(link)? else { continue };
-            self.withdraw(link)?;
-            self.stand(link, &register, false)?;
-        }
-        Ok(())
+        let row = &node.read().row;
+        let named = dir == FileId::ROOT || !row.links.is_empty();
+        Ok(Some(node.ino).filter(|_| named && row.kind == Kind::Directory))
     }
 
     /// Takes a link from where it stands, if it does; it is known still.
@@ -335,11 +307,15 @@ impl Merging<'_> {
             if let Some(copy) = row.copy {
                 self.forget_copy(copy)?;
             }
+            if let Some(moved) = row.moved {
+                self.outside()?.remove(&link);
+                self.emptied.insert(FileId(moved.parent));
+            }
             self.places.insert(row.place);
         }
         self.tree.index.remove_unsettled(link)?;
         if self.unshown.remove(&link).is_some() {
-            *self.coming.entry(entry.parent).or_default() -= 1;
+            self.coming.entry(entry.parent).or_default().remove(&link);
         } else {
             self.tree.index.remove_entry(link)?;
             let place = Place { parent: entry.parent.file().0, name: entry.name.clone() };

@@ -37,13 +37,43 @@ impl Tree {
         if self.index.is_pending(pending)? {
             return self.index.remove_unsettled(entry.link);
         }
-        let here = entry.parent.file().0 == row.place.parent && row.moved.is_none();
+        let here = entry.parent.file().0 == row.place.parent;
         let lonely = here && self.index.entry(entry.parent, &row.place.name)?.is_none();
-        if lonely || self.has_room(entry, row)? || row.kept && self.is_kept_touched(entry)? {
+        let untied = match &row.moved {
+            Some(place) => !self.is_tied(entry.child, FileId(place.parent))?,
+            None => false,
+        };
+        let touched = lonely || untied || row.kept && self.is_kept_touched(entry)?;
+        if touched || self.has_room(entry, row)? {
             self.index.remove_unsettled(entry.link)?;
             self.index.set_pending(pending, true)?;
         }
         Ok(())
+    }
+
+    /// Whether what keeps a directory out of where its record puts it is as it was: the way from
+    /// there leads through it, and nobody here moved or removed what is on that way.
+    fn is_tied(&self, dir: Ino, to: FileId) -> Result<bool> {
+        if self.kind(dir)? != Kind::Directory {
+            return Ok(true);
+        }
+        let mut at = Ino::first(to);
+        while at != dir {
+            let node = match self.node(at) {
+                Err(Error::Posix(Posix::Stale)) => return Ok(false),
+                node => node?,
+            };
+            let (link, above) = {
+                let row = &node.read().row;
+                (row.links.first().copied(), Ino(row.parent))
+            };
+            let Some(link) = link.filter(|_| at != Ino::ROOT) else { return Ok(false) };
+            if self.index.is_pending(Pending::Link(link))? {
+                return Ok(false);
+            }
+            at = above;
+        }
+        Ok(true)
     }
 
     /// Whether a link has a longer name than it needs, since another of its group went.
