@@ -245,6 +245,66 @@ fn a_removed_copy_does_not_come_back() {
     assert_eq!(same(&w).len(), 1);
 }
 
+/// Two versions of a file, of which the first device's lost; and its copy.
+fn with_a_copy(w: &World) -> (Ino, Vec<u8>) {
+    let (a, b) = (&w.devices[0].tree, &w.devices[1].tree);
+    put(a, ROOT, "x", b"old");
+    same(w);
+    a.write(find(a, "x"), 0, b"aaa").unwrap();
+    b.write(find(b, "x"), 0, b"bbb").unwrap();
+    same(w);
+    let copy = a.list(ROOT, 0, 9).unwrap().into_iter().find(|e| e.name.len() > 5).unwrap();
+    (copy.attr.ino, copy.name)
+}
+
+#[test]
+fn a_copy_that_got_another_name_is_told_of_when_it_loses_its_own() {
+    let w = world(2);
+    let (copy, name) = with_a_copy(&w);
+    let (a, b) = (&w.devices[0].tree, &w.devices[1].tree);
+    a.link(copy, ROOT, b"other").unwrap();
+    a.unlink(ROOT, &name).unwrap();
+    assert_eq!(same(&w).len(), 2);
+    assert_eq!(read(b, find(b, "other")), b"aaa");
+}
+
+#[test]
+fn a_file_stays_that_was_kept_for_a_version_whose_copy_somebody_works_on_or_removes() {
+    for removes in [false, true] {
+        let w = world(2);
+        let (a, b) = (&w.devices[0], &w.devices[1]);
+        put(&a.tree, ROOT, "x", b"old");
+        same(&w);
+        a.tree.write(find(&a.tree, "x"), 0, b"aaa").unwrap();
+        a.publish();
+        b.tree.write(find(&b.tree, "x"), 0, b"bbb").unwrap();
+        b.publish();
+        rm(&b.tree, ROOT, "x");
+        assert_eq!(same(&w).len(), 2);
+        let copy = b.tree.list(ROOT, 0, 9).unwrap().into_iter().find(|e| e.name.len() > 5).unwrap();
+        match removes {
+            true => b.tree.unlink(ROOT, &copy.name).unwrap(),
+            false => drop(b.tree.write(copy.attr.ino, 0, b"ccc").unwrap()),
+        }
+        assert_eq!(same(&w).len(), if removes { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn all_names_come_back_of_a_file_one_of_which_was_moved_and_removed_before_that_was_told() {
+    let w = world(2);
+    let (a, b) = (&w.devices[0].tree, &w.devices[1].tree);
+    let ino = put(b, ROOT, "x", b"old");
+    b.link(ino, ROOT, b"y").unwrap();
+    same(&w);
+    mv(b, (ROOT, "y"), (ROOT, "z"));
+    rm(b, ROOT, "z");
+    rm(b, ROOT, "x");
+    a.write(find(a, "x"), 0, b"new").unwrap();
+    assert_eq!(same(&w).len(), 2);
+    assert_eq!((read(b, find(b, "x")), read(b, find(b, "z"))), (b"new".to_vec(), b"new".to_vec()));
+}
+
 #[test]
 fn two_files_of_one_name_are_told_apart_everywhere_alike() {
     let w = world(3);

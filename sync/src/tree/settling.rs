@@ -169,10 +169,17 @@ impl Merging<'_> {
     /// Lets what lives of a file stand.
     fn bring(&mut self, file: FileId) -> Result<()> {
         let Some(node) = self.current(file)? else { return Ok(()) };
-        for Verdict { link, lives, .. } in self.verdicts(&node)? {
-            if lives && self.entry(link)?.is_none() {
-                self.bring_link(link)?;
+        let verdicts = self.verdicts(&node)?;
+        let mut told = false;
+        for Verdict { link, lives, tombed } in &verdicts {
+            if *lives && self.entry(*link)?.is_none() {
+                self.bring_link(*link)?;
+                told |= *tombed && self.tree.index.is_pending(Pending::Link(link.0))?;
             }
+        }
+        // One name that is told of is enough for a tombstone of another to count.
+        for Verdict { link, .. } in verdicts.iter().filter(|v| told && v.lives && v.tombed) {
+            self.tree.index.set_pending(Pending::Link(link.0), true)?;
         }
         Ok(())
     }

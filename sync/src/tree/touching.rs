@@ -15,7 +15,7 @@ use crate::record::Kind;
 use crate::tree::core::{Tree, lock};
 use crate::tree::node::{Field, Node, Row};
 use crate::tree::unsettled::{CopyOf, Place, Unsettled};
-use crate::view::naming::{conflict_name, copy_link};
+use crate::view::naming::{conflict_name, copy_file, copy_link};
 
 impl Tree {
     /// Settles what was touched here. The caller has the gate to itself.
@@ -47,6 +47,21 @@ impl Tree {
         if touched || self.has_room(entry, row)? {
             self.index.remove_unsettled(entry.link)?;
             self.index.set_pending(pending, true)?;
+            let node = self.node(entry.child)?;
+            self.tell_kept(&node)?;
+        }
+        Ok(())
+    }
+
+    /// A name of a file is told, which is enough for tombstones of others to count: so those that
+    /// stand against one are told too.
+    fn tell_kept(&self, node: &Node) -> Result<()> {
+        let links = node.read().row.links.clone();
+        for link in links.into_iter().map(LinkId) {
+            if Unsettled::of(&self.index, link)?.is_some_and(|row| row.kept) {
+                self.index.remove_unsettled(link)?;
+                self.index.set_pending(Pending::Link(link.0), true)?;
+            }
         }
         Ok(())
     }
@@ -117,9 +132,22 @@ impl Tree {
         Ok(false)
     }
 
+    /// A version whose copy is told of or removed may be why its file stands against a tombstone.
+    /// Whoever did that saw the file stay.
+    fn tell_file_kept(&self, copy: CopyOf) -> Result<()> {
+        let of = self.present(FileId(copy.file))?;
+        of.map_or(Ok(()), |of| self.tell_kept(&of))
+    }
+
     fn settle_copy(&self, entry: Option<&EntryRow>, row: &Unsettled, copy: CopyOf) -> Result<()> {
         let Some(entry) = entry else {
             self.index.remove_unsettled(copy_link(VersionId(copy.version)))?;
+            // It may have another name by now.
+            let node = self.present(copy_file(VersionId(copy.version)))?;
+            if let Some(node) = node.filter(|node| !node.read().row.links.is_empty()) {
+                self.own_copy(&node)?;
+            }
+            self.tell_file_kept(copy)?;
             return self.forget_other(copy);
         };
         let node = self.node(entry.child)?;
@@ -162,6 +190,7 @@ impl Tree {
     /// A copy becomes a file like any other, which is told of; says what it was of.
     pub(super) fn own_copy(&self, node: &Arc<Node>) -> Result<Option<CopyOf>> {
         let Some(copy) = self.no_copy(node)? else { return Ok(None) };
+        self.tell_file_kept(copy)?;
         let mut state = node.write();
         let row = &mut state.row;
         row.again = !row.is_changed(Field::Content);
