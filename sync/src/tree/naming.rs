@@ -12,7 +12,7 @@ use crate::index::nodes::Pending;
 use crate::record::Stamp;
 use crate::tree::merging::Merging;
 use crate::tree::unsettled::{Place, Unsettled};
-use crate::view::naming::free_name;
+use crate::view::naming::{free_name, plain_name};
 
 /// Links in the order in which they would win a name, the winner last; copies never win.
 type Claims = BTreeMap<Weight, EntryRow>;
@@ -46,6 +46,9 @@ impl Merging<'_> {
             self.tree.index.set_entry(&entry)?;
             self.entry_changed(&entry);
         }
+        // Who lost a name and has a longer one than it needs takes this, if it is free now.
+        let shorter = plain_name(&place.name);
+        self.places.extend(shorter.map(|name| Place { parent: place.parent, name }));
         Ok(())
     }
 
@@ -54,6 +57,7 @@ impl Merging<'_> {
         let mut links = self.tree.index.unsettled_at(parent.file(), &place.name)?;
         if let Some(entry) = self.tree.index.entry(parent, &place.name)? {
             match Unsettled::of(&self.tree.index, entry.link)? {
+                Some(row) if row.place != *place && links.is_empty() => {}
                 Some(row) if row.place != *place => {
                     self.tree.index.remove_entry(entry.link)?;
                     self.entry_changed(&entry);

@@ -106,6 +106,14 @@ pub(crate) fn conflict_name_of(name: &[u8], device: DeviceNumber, at: TimeNs, id
     suffixed(name, &format!("conflict, {}, {}, {id:x}", device.0, day(at)))
 }
 
+/// The name of which this may be what a loser of it is called.
+pub(crate) fn plain_name(name: &[u8]) -> Option<Vec<u8>> {
+    let remark = b" (conflict, ";
+    let start = name.windows(remark.len()).rposition(|part| part == remark)?;
+    let end = name.iter().rposition(|b| *b == b')').filter(|end| *end > start)?;
+    Some([&name[..start], &name[end + 1..]].concat()).filter(|name| !name.is_empty())
+}
+
 /// The name of what cannot be where a record puts it.
 pub(crate) fn moved_name(name: &[u8], device: DeviceNumber) -> Vec<u8> {
     suffixed(name, &format!("moved, {}", device.0))
