@@ -33,13 +33,13 @@ impl Merging<'_> {
         };
         self.touched_elsewhere(&node)?;
         self.touched.insert(file);
-        let (main, written, newest, known) = {
+        let (main, written, known) = {
             let row = &node.read().row;
             let known = row.all_heads().any(|id| id == version.id);
             // A copy that was told begins with the version it is a copy of.
             let begun = copy_file(version.id) == file && !row.heads.is_empty();
-            let main = row.heads.first().copied().map(VersionId);
-            (main, row.is_written() && !row.grave, row.version, known || begun)
+            let main = row.told_head();
+            (main, row.is_written() && !row.grave, known || begun)
         };
         if known {
             return Ok(());
@@ -52,18 +52,22 @@ impl Merging<'_> {
             // copy must be known to all.
             self.copy(&node, &version, stamp)?;
             self.copies_to_tell.push(version.id);
+            if main.is_none_or(|(id, newest)| version.bases.contains(&id) || newest < stamp) {
+                let Version { id, size, mtime, extents, .. } = version;
+                node.write().row.told_otherwise(id, stamp, size, mtime, extents);
+            }
             return Ok(());
         }
-        if main.is_none_or(|main| version.bases.contains(&main)) {
+        let Some((id, newest)) = main.filter(|(id, _)| !version.bases.contains(id)) else {
             return self.replace(&node, version, stamp);
-        }
-        if stamp < newest {
+        };
+        if (stamp, version.id) < (newest, id) {
             return self.copy(&node, &version, stamp);
         }
         let loser = {
             let row = &node.read().row;
-            let id = main.expect("without one there is no conflict");
-            let (size, mtime, extents) = (row.size, row.mtime, row.extents.clone());
+            let mtime = row.written.unwrap_or(row.mtime);
+            let (size, extents) = (row.size, row.extents.clone());
             Version { id, bases: Vec::new(), size, mtime, extents }
         };
         self.copy(&node, &loser, newest)?;
@@ -98,7 +102,7 @@ impl Merging<'_> {
         row.size = version.size;
         row.heads = vec![version.id.0];
         row.version = stamp;
-        row.told = None;
+        (row.told, row.written) = (None, Some(version.mtime));
         if std::mem::take(&mut row.again) {
             // Whoever made this version has told of the one before it.
             row.changed &= !(1 << Field::Content as u8);
@@ -135,7 +139,7 @@ impl Merging<'_> {
         row.mtime = version.mtime;
         row.extents = version.extents.clone();
         row.heads = vec![version.id.0];
-        row.version = stamp;
+        (row.version, row.written) = (stamp, Some(version.mtime));
         let node = self.tree.adopt(Ino::first(file), row);
         self.replaced(&node);
         let mut state = of.write();

@@ -123,10 +123,13 @@ pub struct Row {
     /// It is an untouched copy of a version of this file.
     #[n(26)]
     pub copy: Option<u64>,
+    /// The time of its head, of which its own may differ.
+    #[n(27)]
+    pub(super) written: Option<TimeNs>,
 }
 
 /// The content of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Told {
     #[n(0)]
@@ -135,6 +138,10 @@ pub struct Told {
     extents: Extents,
     #[n(2)]
     mtime: Option<TimeNs>,
+    /// If it came while the other was written over: which it is, and when it was told. What is
+    /// written has the bases it was begun with.
+    #[n(3)]
+    head: Option<(u64, Stamp)>,
 }
 
 /// A file in memory. Lock: the state alone; taken after the gate and the names, before the index.
@@ -203,6 +210,7 @@ impl Row {
             again: false,
             cut: None,
             copy: None,
+            written: None,
         }
     }
 
@@ -276,15 +284,36 @@ impl Row {
     /// Nobody knows what was written since its head, and nobody will: it is its head again.
     pub(super) fn unwrite(&mut self) {
         if self.is_written() {
-            let told = self.told.take();
-            let mtime = told.as_ref().and_then(|told| told.mtime);
-            (self.size, self.extents) =
-                told.map_or((0, Extents::default()), |told| (told.size, told.extents));
+            let Told { size, extents, mtime, head } = self.told.take().unwrap_or_default();
+            (self.size, self.extents) = (size, extents);
             if !self.is_changed(Field::Mtime) {
                 self.mtime = mtime.unwrap_or(self.mtime);
             }
+            if let Some((head, stamp)) = head {
+                (self.heads, self.version) = (vec![head], stamp);
+            }
             self.changed &= !(1 << Field::Content as u8);
         }
+    }
+
+    /// The version that others have as its content, and when it was told.
+    pub(super) fn told_head(&self) -> Option<(VersionId, Stamp)> {
+        let head = self.told.as_ref().and_then(|told| told.head);
+        let head = head.or_else(|| Some((*self.heads.first()?, self.version)));
+        head.map(|(id, stamp)| (VersionId(id), stamp))
+    }
+
+    /// Its content is being written, and elsewhere it became another.
+    pub(super) fn told_otherwise(
+        &mut self,
+        id: VersionId,
+        stamp: Stamp,
+        size: u64,
+        mtime: TimeNs,
+        extents: Extents,
+    ) {
+        let head = Some((id.0, stamp));
+        self.told = Some(Told { size, extents, mtime: Some(mtime), head });
     }
 
     /// The newest versions of its content.
@@ -301,7 +330,7 @@ impl Row {
     pub(super) fn write_over(&mut self) {
         if !self.is_written() && !self.heads.is_empty() {
             let (size, extents, mtime) = (self.size, self.extents.clone(), Some(self.mtime));
-            self.told = Some(Told { size, extents, mtime });
+            self.told = Some(Told { size, extents, mtime, head: None });
         }
     }
 

@@ -212,9 +212,11 @@ impl Publishing<'_> {
         let kept = state.row.changed & 1 << Field::Content as u8;
         state.row.changed = if content_withheld { kept } else { 0 };
         if let Some(version) = version {
-            state.row.heads = vec![version.0];
-            state.row.version = stamp;
-            (state.row.again, state.row.told) = (false, None);
+            let row = &mut state.row;
+            row.heads = vec![version.0];
+            (row.version, row.written) = (stamp, Some(row.mtime));
+            (row.again, row.told) = (false, None);
+            row.stamps[Field::Mtime as usize] = stamp;
         }
         self.tree.dirtied(&node, &mut state);
         Ok(())

@@ -84,6 +84,7 @@ impl Tree {
         let mut row = old.read().row.clone();
         (row.links, row.hidden, row.heads, row.others) = Default::default();
         (row.cut, row.copy, row.told, row.nlink, row.changed) = (None, None, None, 0, 0);
+        row.written = None;
         let nobody = Stamp { lamport: 0, device: DeviceNumber(0) };
         (row.stamps, row.version) = ([nobody; 4], nobody);
         for field in
