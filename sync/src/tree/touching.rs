@@ -20,6 +20,11 @@ use crate::view::naming::{conflict_name, copy_file, copy_link};
 impl Tree {
     /// Settles what was touched here. The caller has the gate to itself.
     pub(super) fn settle_touched(&self) -> Result<()> {
+        let at = Some(self.journal.last());
+        // Of many commits that come while nothing is done here, none costs what is unsettled.
+        if lock(&self.upkeep).settled == at && !self.index.has_pending()? {
+            return Ok(());
+        }
         for link in self.index.unsettled_links()? {
             let Some(row) = Unsettled::of(&self.index, link)? else { continue };
             let entry = self.index.link(link)?;
@@ -29,6 +34,7 @@ impl Tree {
                 (Some(entry), None) => self.settle_link(entry, &row)?,
             }
         }
+        lock(&self.upkeep).settled = at;
         Ok(())
     }
 

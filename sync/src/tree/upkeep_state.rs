@@ -17,10 +17,12 @@ pub(super) struct Upkeep {
     pub(super) checkpointed: Instant,
     /// A file was forgotten since, of which no record tells.
     pub(super) purged: bool,
+    /// The position up to which it was settled what was touched here.
+    pub(super) settled: Option<Position>,
 }
 
 impl Upkeep {
     pub(super) fn new(applied: Position, now: Instant) -> Self {
-        Self { applied, durable: applied, checkpointed: now, purged: false }
+        Self { applied, durable: applied, checkpointed: now, purged: false, settled: None }
     }
 }
