@@ -7,7 +7,7 @@ mod authority;
 #[path = "merging/devices.rs"]
 mod devices;
 
-use devices::{ME, World, put, read, tell};
+use devices::{ME, World, put, read, tell, tell_view};
 use rdrivefs_sync::error::Posix;
 use rdrivefs_sync::id::Ino;
 use rdrivefs_sync::index::devices::DeviceName;
@@ -47,8 +47,8 @@ fn world(count: usize) -> World {
 #[track_caller]
 fn same(world: &World) -> Vec<String> {
     world.exchange();
-    let first = tell(&world.devices[0].tree);
-    for device in &world.devices[1..] {
+    let first = tell_view(&world.view());
+    for device in &world.devices {
         assert_eq!(first, tell(&device.tree), "device {} differs", device.number);
     }
     first
@@ -555,6 +555,10 @@ fn a_lookup_of_a_file_whose_row_is_lost_says_so_and_ends() {
     assert!(matches!(a.tree.attr(ino), Err(Error::Posix(Posix::Stale))));
 }
 
+#[path = "merging/many.rs"]
+mod many;
+#[path = "merging/matrix.rs"]
+mod matrix;
 #[path = "merging/nonsense.rs"]
 mod nonsense;
 #[path = "merging/random.rs"]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rdrivefs_sync::Result;
 use rdrivefs_sync::authority::Authority;
 use rdrivefs_sync::error::Posix;
-use rdrivefs_sync::id::{DeviceNumber, Ino};
+use rdrivefs_sync::id::{DeviceNumber, FileId, Ino};
 use rdrivefs_sync::index::Index;
 use rdrivefs_sync::keybag::{Keybag, Secrets, Unlock};
 use rdrivefs_sync::keyring::Keyring;
@@ -16,13 +16,15 @@ use rdrivefs_sync::log::Log;
 use rdrivefs_sync::merge::Merger;
 use rdrivefs_sync::progress::Progress;
 use rdrivefs_sync::publish::Publisher;
+use rdrivefs_sync::record::{Commit, Content, Record, Stamp, TimeNs};
 use rdrivefs_sync::remote::entry::{Entry, LogId, LogKind};
 use rdrivefs_sync::remote::env::Env;
 use rdrivefs_sync::remote::identity::{PublicKey, SecretKey};
-use rdrivefs_sync::remote::member::{Change, Membership};
+use rdrivefs_sync::remote::member::{Change, EpochId, Membership};
 use rdrivefs_sync::seal::Key;
 use rdrivefs_sync::tree::words::{Caller, Kind};
 use rdrivefs_sync::tree::{Chunks, NewContent, Tree};
+use rdrivefs_sync::view::{File, View};
 
 pub(crate) const ME: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
 
@@ -111,6 +113,32 @@ impl World {
         panic!("they never end telling each other");
     }
 
+    /// What all that was told shows, by the slow and obvious way.
+    pub(crate) fn view(&self) -> View {
+        let told: Vec<_> = self.devices.iter().flat_map(Device::told).collect();
+        View::of(told.iter().map(|(stamp, record)| (*stamp, record)))
+    }
+
+    /// All that was told, in the order of its stamps, for people.
+    pub(crate) fn tell_records(&self) -> String {
+        let mut told: Vec<_> = self.devices.iter().flat_map(Device::told).collect();
+        told.sort_by_key(|(stamp, _)| *stamp);
+        let lines = told.iter().map(|(stamp, record)| {
+            let what = match record {
+                Record::Link { name, .. } => format!("{record:?} {}", name.escape_ascii()),
+                Record::Unlink { link, saw, heads } => {
+                    format!("Unlink({link:?}, saw {}.{}, {heads:?})", saw.lamport, saw.device.0)
+                }
+                Record::Version { file, id, bases, .. } => {
+                    format!("Version({file:?}, {id:?}, of {bases:?})")
+                }
+                record => format!("{record:?}"),
+            };
+            format!("{}.{} {what}\n", stamp.lamport, stamp.device.0)
+        });
+        lines.collect()
+    }
+
     /// Everybody gets what was told.
     pub(crate) fn deliver(&self) {
         for to in &self.devices {
@@ -181,6 +209,19 @@ impl Device {
         self.keyring.secrets().device.public()
     }
 
+    /// All that it told.
+    pub(crate) fn told(&self) -> Vec<(Stamp, Record)> {
+        let mut told = Vec::new();
+        for (entry, _) in self.index.entries(&self.log.own(), 1, usize::MAX).unwrap() {
+            let (entry, secrets) = (Entry::from_bytes(entry).unwrap(), self.keyring.secrets());
+            let epoch = secrets.epoch_of(&EpochId(entry.header().epoch)).unwrap();
+            let commit = Commit::open(epoch, &entry).unwrap();
+            let stamp = Stamp { lamport: commit.lamport, device: secrets.number };
+            told.extend(commit.records.into_iter().map(|record| (stamp, record)));
+        }
+        told
+    }
+
     /// Gets the log of another.
     pub(crate) fn hear(&self, from: &Self) {
         for (entry, _) in from.index.entries(&from.log.own(), 1, usize::MAX).unwrap() {
@@ -244,8 +285,7 @@ pub(crate) fn tell(tree: &Tree) -> Vec<String> {
                 xattrs += &format!(" {}={}", name.escape_ascii(), value.escape_ascii());
             }
             let (kind, mode, nlink, size) = (attr.kind, attr.mode, attr.nlink, attr.size);
-            let content = &content[..content.len().min(40)];
-            lines.push(format!("{path} {content} | {kind:?} {mode:o} {nlink} {size}{xattrs}"));
+            lines.push(line(&path, &content, kind, (mode, nlink, size, attr.mtime), &xattrs));
             if kind == Kind::Directory {
                 assert_eq!(tree.parent(ino).unwrap(), dir);
                 subdirectories += 1;
@@ -257,4 +297,55 @@ pub(crate) fn tell(tree: &Tree) -> Vec<String> {
     }
     lines.sort();
     lines
+}
+
+/// What a device shows of a file. The times of directories are its own.
+fn line(
+    path: &str,
+    content: &str,
+    kind: Kind,
+    attr: (u32, u32, u64, TimeNs),
+    more: &str,
+) -> String {
+    let (content, (mode, nlink, size, mtime)) = (&content[..content.len().min(40)], attr);
+    let mtime = if kind == Kind::Directory { TimeNs::default() } else { mtime };
+    let time = format!("{}.{:09}", mtime.secs, mtime.nanos);
+    format!("{path} {content} | {kind:?} {mode:o} {nlink} {size} {time}{more}")
+}
+
+/// The same of a view.
+pub(crate) fn tell_view(view: &View) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left = vec![(FileId::ROOT, String::new())];
+    while let Some((dir, above)) = left.pop() {
+        for (name, entry) in view.entries(dir) {
+            let path = format!("{above}/{}", name.escape_ascii());
+            let file = view.file(entry.file).unwrap();
+            let (content, size) = content(file);
+            let xattrs: String = file
+                .xattrs
+                .iter()
+                .map(|(name, value)| format!(" {}={}", name.escape_ascii(), value.escape_ascii()))
+                .collect();
+            let attr = (file.mode.unwrap(), file.nlink, size, file.mtime.unwrap());
+            lines.push(line(&path, &content.escape_ascii().to_string(), file.kind, attr, &xattrs));
+            if file.kind == Kind::Directory {
+                left.push((entry.file, path));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+fn content(file: &File) -> (&[u8], u64) {
+    match (file.kind, &file.version) {
+        (Kind::Symlink, _) => (&file.target, file.target.len() as u64),
+        (Kind::Directory, _) => (b"", 4096),
+        (_, None) => (b"", 0),
+        (_, Some(version)) => match &version.content {
+            Content::Inline(bytes) => (bytes, version.size),
+            content => panic!("{content:?} lies in layers"),
+        },
+    }
 }

@@ -1,11 +1,11 @@
 //! Random operations on several devices, with exchanges between them.
 //!
-//! What is held against the merging is as slow and obvious as can be: the same listing on every
-//! device at the end, and every content in it that nobody who saw it wrote over or removed.
+//! What is held against the merging is as slow and obvious as can be: the view of all that was told
+//! is what every device lists, and in it is every content that nobody who saw it wrote over or removed.
 
 use std::collections::BTreeSet;
 
-use super::devices::{Device, ME, World, read, tell};
+use super::devices::{Device, ME, World, read, tell, tell_view};
 use super::*;
 
 /// Worlds in a normal run; `RDRIVEFS_SEEDS` sets another number.
@@ -23,10 +23,20 @@ impl Rng {
     }
 }
 
+/// What is done, each as often as it stands here: see [`Play::step`].
+const ALL_ALIKE: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+/// Mostly to directories.
+const DIRECTORIES: &[usize] = &[0, 2, 2, 2, 2, 3, 5, 5, 5, 5, 6, 6, 7, 7, 9, 10, 10, 11, 12];
+/// Mostly to files that the kernel holds.
+const HELD: &[usize] = &[0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 13, 13, 14, 14, 14, 15];
+
 /// One world under test.
 struct Play {
     world: World,
     rng: Rng,
+    what: &'static [usize],
+    /// Files that the kernel of a device holds.
+    held: Vec<(usize, Ino)>,
     written: u64,
     /// Contents that nobody who saw them removed.
     alive: BTreeSet<String>,
@@ -57,7 +67,8 @@ fn all(tree: &Tree) -> Vec<Found> {
 impl Play {
     fn new(seed: u64, devices: usize) -> Self {
         let (world, rng) = (World::new(devices), Rng(seed));
-        Self { world, rng, written: 0, alive: BTreeSet::new(), trace: Vec::new() }
+        let (what, held, alive, trace) = (ALL_ALIKE, Vec::new(), BTreeSet::new(), Vec::new());
+        Self { world, rng, what, held, written: 0, alive, trace }
     }
 
     fn device(&self, n: usize) -> &Device {
@@ -106,11 +117,57 @@ impl Play {
         tree.unlink(file.dir, &file.name).unwrap();
     }
 
+    /// A step, after which nobody holds what it took the last name from: that is to go.
     fn step(&mut self, n: usize) {
+        let tree = self.device(n).tree.clone();
+        let is_named = |ino: Ino| tree.attr(ino).is_ok_and(|attr| attr.nlink > 0);
+        let held = self.held.iter().filter(|(device, ino)| *device == n && is_named(*ino));
+        let held: Vec<_> = held.copied().collect();
+        self.act(n);
+        for (_, ino) in held.iter().filter(|(_, ino)| !is_named(*ino)) {
+            self.held.retain(|known| *known != (n, *ino));
+            tree.forget(*ino, 1);
+        }
+    }
+
+    fn let_go(&mut self, at: usize) {
+        let (n, ino) = self.held.swap_remove(at);
+        self.trace.push(format!("{n}: lets {ino:?} go"));
+        self.device(n).tree.forget(ino, 1);
+    }
+
+    /// What was written through a handle to what went elsewhere is shown from then on.
+    fn let_all_go(&mut self) {
+        (0..self.held.len()).rev().for_each(|at| self.let_go(at));
+    }
+
+    /// Something with a file that the kernel holds.
+    fn hold(&mut self, n: usize, what: usize, file: &Found) {
+        let tree = self.device(n).tree.clone();
+        let held: Vec<_> = (0..self.held.len()).filter(|at| self.held[*at].0 == n).collect();
+        if what == 13 || held.is_empty() {
+            if file.kind == Kind::File && !self.held.contains(&(n, file.ino)) {
+                tree.remember(file.ino, 1);
+                self.held.push((n, file.ino));
+            }
+            return;
+        }
+        let at = held[self.rng.below(held.len())];
+        let ino = self.held[at].1;
+        if what == 15 {
+            return self.let_go(at);
+        }
+        self.trace.push(format!("{n}: writes through {ino:?}"));
+        let content = String::from_utf8(read(&tree, ino)).unwrap();
+        self.alive.remove(&content);
+        self.write(&tree, ino);
+    }
+
+    fn act(&mut self, n: usize) {
         let tree = self.device(n).tree.clone();
         let found = all(&tree);
         let (dir, name) = (self.dir(&found), self.name());
-        let what = self.rng.below(13);
+        let what = self.what[self.rng.below(self.what.len())];
         let Some(file) = self.pick(&found) else {
             let made = tree.create(&ME, dir, &name, 0o644).unwrap();
             return self.write(&tree, made.ino);
@@ -143,6 +200,7 @@ impl Play {
             }
             10 => drop(tree.remove_directory(file.dir, &file.name)),
             11 => self.remove_all(&tree, file),
+            13..=15 => self.hold(n, what, file),
             _ => {
                 let mode = [0o600, 0o640, 0o644][self.rng.below(3)];
                 if file.kind == Kind::File {
@@ -168,7 +226,7 @@ impl Play {
     }
 
     fn check(&self, seed: u64) {
-        let first = tell(&self.device(0).tree);
+        let first = tell_view(&self.world.view());
         for device in &self.world.devices {
             let other = tell(&device.tree);
             if first != other {
@@ -176,11 +234,12 @@ impl Play {
                     a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>().join("\n")
                 };
                 panic!(
-                    "seed {seed}: device {} differs\nfirst only:\n{}\nother only:\n{}\n{}",
+                    "seed {seed}: device {} differs\nthe view only:\n{}\nthe device only:\n{}\n{}\n{}",
                     device.number,
                     only(&first, &other),
                     only(&other, &first),
-                    self.trace.join("\n")
+                    self.trace.join("\n"),
+                    self.world.tell_records()
                 );
             }
         }
@@ -216,7 +275,7 @@ fn seeds() -> u64 {
     std::env::var("RDRIVEFS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(SEEDS)
 }
 
-fn first_seed() -> u64 {
+pub(crate) fn first_seed() -> u64 {
     std::env::var("RDRIVEFS_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
@@ -265,24 +324,36 @@ fn devices_that_take_turns_never_meet_a_conflict() {
 
 #[test]
 fn two_devices_that_write_at_once_end_up_the_same_and_lose_nothing() {
-    write_at_once(2);
+    write_at_once(2, ALL_ALIKE, 4);
 }
 
 #[test]
 fn devices_that_write_at_once_end_up_the_same_and_lose_nothing() {
-    write_at_once(3);
+    write_at_once(3, ALL_ALIKE, 4);
 }
 
-fn write_at_once(devices: usize) {
+#[test]
+fn devices_that_move_directories_at_once_end_up_the_same_and_lose_nothing() {
+    write_at_once(3, DIRECTORIES, 9);
+}
+
+#[test]
+fn devices_that_hold_files_meanwhile_end_up_the_same_and_lose_nothing() {
+    write_at_once(2, HELD, 7);
+}
+
+fn write_at_once(devices: usize, what: &'static [usize], steps: usize) {
     for seed in first_seed()..first_seed() + seeds() {
         let mut play = Play::new(seed, devices);
+        play.what = what;
         for _ in 0..6 {
             for n in 0..devices {
-                for _ in 0..play.rng.below(4) {
+                for _ in 0..play.rng.below(steps) {
                     play.step(n);
                 }
             }
             if play.rng.below(3) == 0 {
+                play.let_all_go();
                 play.world.exchange();
                 play.trace.push("exchange".into());
                 play.check(seed);
@@ -290,6 +361,7 @@ fn write_at_once(devices: usize) {
                 play.some_exchange();
             }
         }
+        play.let_all_go();
         play.world.exchange();
         play.check(seed);
     }
