@@ -49,6 +49,8 @@ pub struct Merging<'a> {
     pub(super) came: BTreeSet<FileId>,
     /// See [`Merging::outside`]; none while nobody asked.
     pub(super) outside: Option<BTreeMap<LinkId, FileId>>,
+    /// Whether something lives in directories that tombstones are about, once all has come.
+    pub(super) used: Option<HashMap<Ino, bool>>,
 }
 
 /// Attributes that a record sets.
@@ -103,6 +105,7 @@ impl Tree {
             copies_to_tell: Vec::new(),
             came: BTreeSet::new(),
             outside: None,
+            used: None,
         })
     }
 }

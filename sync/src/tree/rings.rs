@@ -4,10 +4,12 @@
 //! link that was moved last, whose directory stands in the root. So it does not matter in which
 //! order the moves came to be known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Result;
 use crate::id::{FileId, Ino, LinkId};
+use crate::index::entries::EntryRow;
 use crate::index::nodes::Pending;
 use crate::record::{Kind, Stamp};
 use crate::tree::merging::Merging;
@@ -91,58 +93,75 @@ impl Merging<'_> {
     }
 
     /// Whether something that lives is in a directory, as far as records say: what was cut off is
-    /// in it too.
+    /// in it too. What is found on the way is kept as long as nothing comes any more.
     pub(super) fn in_use(&mut self, dir: Ino) -> Result<bool> {
-        let (mut left, mut seen) = (vec![dir], BTreeSet::from([dir]));
+        if let Some(known) = self.used.as_ref().and_then(|used| used.get(&dir)) {
+            return Ok(*known);
+        }
+        let (mut left, mut above) = (vec![dir], HashMap::from([(dir, dir)]));
         while let Some(at) = left.pop() {
-            let file = at.file();
-            let here = self.coming.get(&at).into_iter().flatten().copied();
-            let mut links: Vec<_> = here.collect();
-            links.extend(self.outside()?.iter().filter(|(_, to)| **to == file).map(|(id, _)| *id));
-            for link in links {
-                if self.keeps(link, &mut seen, &mut left)? {
-                    return Ok(true);
+            if !self.has_life(at, &mut above, &mut left)? {
+                continue;
+            }
+            if let Some(used) = &mut self.used {
+                let mut at = at;
+                while used.insert(at, true).is_none() {
+                    at = above[&at];
                 }
             }
-            let mut after = 0;
-            loop {
-                let entries = self.tree.index.entries_after(at, after, STEP)?;
-                let Some(last) = entries.last() else { break };
-                after = last.link.0;
-                for entry in entries {
-                    if self.keeps(entry.link, &mut seen, &mut left)? {
-                        return Ok(true);
-                    }
-                }
-            }
+            return Ok(true);
+        }
+        if let Some(used) = &mut self.used {
+            used.extend(above.keys().map(|dir| (*dir, false)));
         }
         Ok(false)
     }
 
-    /// Whether a link that stands lives by itself; directories that do not are to be looked into.
-    fn keeps(
+    /// Whether something in a directory lives by itself; other directories in it are to be looked
+    /// into.
+    fn has_life(
         &mut self,
-        link: LinkId,
-        seen: &mut BTreeSet<Ino>,
+        at: Ino,
+        above: &mut HashMap<Ino, Ino>,
         left: &mut Vec<Ino>,
     ) -> Result<bool> {
-        let Some(entry) = self.entry(link)? else { return Ok(false) };
+        let file = at.file();
+        let mut links: Vec<_> = self.coming.get(&at).into_iter().flatten().copied().collect();
+        links.extend(self.outside()?.iter().filter(|(_, to)| **to == file).map(|(id, _)| *id));
+        let mut after = 0;
+        loop {
+            for link in links {
+                let Some(entry) = self.entry(link)? else { continue };
+                if self.lives_alone(&entry)? {
+                    return Ok(true);
+                }
+                if let Entry::Vacant(new) = above.entry(entry.child) {
+                    new.insert(at);
+                    left.push(entry.child);
+                }
+            }
+            let entries = self.tree.index.entries_after(at, after, STEP)?;
+            let Some(last) = entries.last() else { return Ok(false) };
+            after = last.link.0;
+            links = entries.into_iter().map(|entry| entry.link).collect();
+        }
+    }
+
+    /// Whether a link that stands lives whatever is in what it leads to.
+    fn lives_alone(&self, entry: &EntryRow) -> Result<bool> {
         let kind = match entry.kind {
             Some(kind) => kind,
             None => self.tree.kind(entry.child)?,
         };
         // Files that are dead went before.
-        if kind != Kind::Directory || self.tree.index.is_pending(Pending::Link(link.0))? {
+        if kind != Kind::Directory || self.tree.index.is_pending(Pending::Link(entry.link.0))? {
             return Ok(true);
         }
-        let tomb = TombRow::of(&self.tree.index, link)?;
-        if tomb.is_none_or(|tomb| entry.stamp > tomb.saw) {
+        if self.used.as_ref().is_some_and(|used| used.get(&entry.child) == Some(&true)) {
             return Ok(true);
         }
-        if seen.insert(entry.child) {
-            left.push(entry.child);
-        }
-        Ok(false)
+        let tomb = TombRow::of(&self.tree.index, entry.link)?;
+        Ok(tomb.is_none_or(|tomb| entry.stamp > tomb.saw))
     }
 }
 

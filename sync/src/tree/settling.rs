@@ -8,7 +8,7 @@
 //! removals of whole trees arrive as they were made, and every device that knows the same records
 //! shows the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -55,6 +55,7 @@ impl Merging<'_> {
             self.place_copies(*file)?;
         }
         directories.append(&mut self.emptied);
+        self.used = Some(HashMap::new());
         self.bury_empty(directories)?;
         for file in self.touched.clone() {
             self.mark_kept(file)?;
@@ -169,6 +170,13 @@ impl Merging<'_> {
     /// Lets what lives of a file stand.
     fn bring(&mut self, file: FileId) -> Result<()> {
         let Some(node) = self.current(file)? else { return Ok(()) };
+        let stands = {
+            let row = &node.read().row;
+            row.kind == Kind::Directory && !row.links.is_empty()
+        };
+        if stands {
+            return Ok(());
+        }
         let verdicts = self.verdicts(&node)?;
         let mut told = false;
         for Verdict { link, lives, tombed } in &verdicts {

@@ -69,3 +69,30 @@ fn many_operations_are_merged_into_as_many_others() {
     let shown = tell_view(&world.view());
     world.devices.iter().for_each(|device| assert!(shown == tell(&device.tree)));
 }
+
+#[test]
+fn many_directories_that_were_moved_into_a_new_one_and_removed_with_it_go_as_fast() {
+    let (world, count) = (world(2), many());
+    let (a, b) = (&world.devices[0], &world.devices[1]);
+    for n in 0..count {
+        mkdir(&a.tree, ROOT, &format!("d{n}"));
+    }
+    world.exchange();
+    let new = mkdir(&b.tree, ROOT, "new");
+    for n in 0..count {
+        mv(&b.tree, (ROOT, &format!("d{n}")), (new, &format!("d{n}")));
+    }
+    world.exchange();
+    for n in 0..count {
+        rmdir(&b.tree, new, &format!("d{n}"));
+    }
+    rmdir(&b.tree, ROOT, "new");
+    b.publish();
+    a.hear(b);
+    let begun = Env::real().instant();
+    a.merge();
+    let took = Env::real().instant().since(begun);
+    eprintln!("{count} directories removed: {took:?}");
+    assert!(cfg!(debug_assertions) || took <= BOUND, "{took:?}");
+    assert_eq!(same(&world).len(), 0);
+}
