@@ -21,7 +21,7 @@ const QUIET_FOR: Duration = Duration::from_millis(250);
 
 /// How long, where a part was sealed within [`LATELY`]: a file that is written over and over, a log
 /// or a database, is not sealed at each breath.
-const QUIET_FOR_BUSY: Duration = Duration::from_secs(2);
+const QUIET_FOR_BUSY: Duration = Duration::from_secs(1);
 
 /// How far back a seal makes a file a busy one.
 const LATELY: Duration = Duration::from_secs(10);
@@ -251,7 +251,7 @@ mod tests {
         let quiet = file(10_000, at(0), at(0), None);
         assert_eq!([249, 250].map(|ms| ripe(&quiet, ms)), [false, true]);
         let busy = file(10_000, at(20_000), at(20_000), Some(at(15_000)));
-        assert_eq!([20_250, 21_999, 22_000].map(|ms| ripe(&busy, ms)), [false, false, true]);
+        assert_eq!([20_250, 20_999, 21_000].map(|ms| ripe(&busy, ms)), [false, false, true]);
         let calm = file(10_000, at(30_000), at(30_000), Some(at(15_000)));
         assert!(ripe(&calm, 30_250), "that was not lately");
     }
