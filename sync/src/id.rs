@@ -9,6 +9,9 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber(pub u16);
 
+/// The number of no device: ids below it are derived, the same on every device.
+pub(crate) const DERIVED: DeviceNumber = DeviceNumber(0x7fff);
+
 /// A file of the drive: a regular file, directory, symlink or special file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);

@@ -1,10 +1,10 @@
 //! What devices did not agree on, listed and settled.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::Ino;
 use crate::report::{Conflict, Dispute, DrivePath, Keep, ResolveReport};
+use crate::tree;
 use crate::tree::words::Rename;
-use crate::tree::{self};
 
 use super::parts::Drive;
 
@@ -59,17 +59,31 @@ impl Drive {
         sides.push(Side { at: conflict.at, path: told.path, mine: conflict.device == own });
     }
 
-    /// Everything stays where it stands, on every device for good.
+    /// Everything stays, on every device for good: what lost its name under one that does not say so.
     fn keep_all(&self, sides: &[Side]) -> Result<ResolveReport> {
+        let tree = &self.parts.tree;
         let mut report = ResolveReport::default();
-        for side in sides {
-            match self.parts.tree.settle_at(side.at.0, &side.at.1) {
-                // The one that won is in no dispute.
-                Err(Error::Posix(crate::error::Posix::NoEntry)) => {}
-                settled => settled?,
+        for Side { at: (dir, name), path, .. } in sides {
+            let kept = tree.kept_name(*dir, name)?;
+            match &kept {
+                Some(kept) => {
+                    tree.rename((*dir, name), (*dir, kept), Rename::NoReplace)?;
+                    tree.tell_done(*dir, name);
+                    tree.tell_done(*dir, kept);
+                }
+                None => match tree.settle_at(*dir, name) {
+                    // The one that won is in no dispute.
+                    Err(Error::Posix(Posix::NoEntry)) => {}
+                    settled => settled?,
+                },
             }
-            report.kept.push(side.path.clone());
+            let shown = match kept {
+                Some(kept) => tree.path_in(*dir, &kept)?.map_or_else(|| path.clone(), DrivePath),
+                None => path.clone(),
+            };
+            report.kept.push(shown);
         }
+        tree.flush()?;
         Ok(report)
     }
 
@@ -96,9 +110,12 @@ impl Drive {
             if n == 0 && stays.path != side.path && self.is_winner(side)? {
                 let to = (side.at.0, &side.at.1[..]);
                 self.parts.tree.rename((stays.at.0, &stays.at.1), to, Rename::Replace)?;
+                self.parts.tree.tell_done(stays.at.0, &stays.at.1);
+                self.parts.tree.tell_done(side.at.0, &side.at.1);
                 place.clone_from(&side.path);
             } else {
                 self.parts.tree.unlink(side.at.0, &side.at.1)?;
+                self.parts.tree.tell_done(side.at.0, &side.at.1);
             }
             report.removed.push(side.path.clone());
         }

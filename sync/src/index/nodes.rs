@@ -108,6 +108,19 @@ impl Index {
         })
     }
 
+    /// Files whose numbers no device drew: what losing versions became.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn derived_nodes(&self) -> Result<Vec<Ino>> {
+        let derived = Ino(crate::id::draw(crate::id::DERIVED, 0));
+        self.with(|db| {
+            db.prepare_cached("SELECT ino FROM node WHERE ino >= ? ORDER BY ino")?
+                .query_map([key(derived)], |row| Ok(Ino(row.get::<_, i64>(0)?.cast_unsigned())))?
+                .collect()
+        })
+    }
+
     /// How many files there were at the last commit.
     ///
     /// # Errors

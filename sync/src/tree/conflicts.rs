@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use crate::error::{Posix, Result};
-use crate::id::{DeviceNumber, FileId, Ino, LinkId};
+use crate::id::{DeviceNumber, FileId, Ino, LinkId, VersionId};
 use crate::index::entries::EntryRow;
 use crate::index::nodes::Pending;
 use crate::record::TimeNs;
 use crate::tree::core::Tree;
 use crate::tree::node::Node;
 use crate::tree::unsettled::{Place, Unsettled};
+use crate::view::naming::{copy_file, kept_name, plain_name, suffixed};
 
 /// What devices did not agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +48,12 @@ pub struct Conflict {
 }
 
 impl Tree {
-    /// All that stands so, in the order in which it came to be known.
+    /// All that stands so: what no record tells of, and the copies that were told and not touched.
     ///
     /// # Errors
     /// Of the index.
     pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.flush()?;
         let _gate = self.shared();
         let mut found = Vec::new();
         for link in self.index.unsettled_links()? {
@@ -59,6 +61,9 @@ impl Tree {
             if let (Some(row), Some(entry)) = (row, self.index.link(link)?) {
                 found.extend(self.conflict(&entry, &row)?);
             }
+        }
+        for ino in self.index.derived_nodes()? {
+            found.extend(self.told_copy(ino)?);
         }
         Ok(found)
     }
@@ -83,6 +88,49 @@ impl Tree {
             }
         }
         self.flush_alone()
+    }
+
+    /// The name, free in its directory, under which what lost is kept for good; none of what has its
+    /// name for another reason.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn kept_name(&self, dir: Ino, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some(plain) = kept_name(name) else { return Ok(None) };
+        let (mut kept, mut count) = (plain.clone(), 1);
+        while self.index.entry(dir, &kept)?.is_some() {
+            count += 1;
+            kept = suffixed(&plain, &count.to_string());
+        }
+        Ok(Some(kept))
+    }
+
+    /// A copy of a version that lost, of which a record tells, and which nobody touched since.
+    fn told_copy(&self, ino: Ino) -> Result<Option<Conflict>> {
+        let Ok(node) = self.node(ino) else { return Ok(None) };
+        let (link, mtime, size) = {
+            let row = &node.read().row;
+            let of_version =
+                row.heads.first().is_some_and(|v| copy_file(VersionId(*v)) == ino.file());
+            let touched = row.copy.is_some() || row.is_written() || !of_version;
+            let [link] = row.links[..] else { return Ok(None) };
+            if touched {
+                return Ok(None);
+            }
+            (link, row.mtime, row.size)
+        };
+        let entry = self.entry_of(LinkId(link))?;
+        let Some((plain, device)) = plain_name(&entry.name).zip(loser(&entry.name)) else {
+            return Ok(None);
+        };
+        let beside = self.index.entry(entry.parent, &plain)?;
+        let by = match &beside {
+            Some(beside) => Some(self.node(beside.child)?.read().row.version.device),
+            None => None,
+        };
+        let beside = beside.map(|beside| (beside.parent, beside.name));
+        let at = (entry.parent, entry.name);
+        Ok(Some(Conflict { dispute: Dispute::Content, at, beside, device, by, mtime, size }))
     }
 
     fn conflict(&self, entry: &EntryRow, row: &Unsettled) -> Result<Option<Conflict>> {
@@ -130,4 +178,11 @@ impl Tree {
         let entry = self.entry_of(first)?;
         Ok(Some((entry.parent, entry.name)))
     }
+}
+
+/// The device that made what has this name because it lost.
+fn loser(name: &[u8]) -> Option<DeviceNumber> {
+    let name = String::from_utf8_lossy(name);
+    let (number, _) = name.rsplit_once("(conflict, ")?.1.split_once(',')?;
+    number.parse().ok().map(DeviceNumber)
 }

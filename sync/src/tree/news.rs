@@ -79,6 +79,12 @@ impl Tree {
         self.news.after(from, wait)
     }
 
+    /// Tells the kernel that something was done to a name without it.
+    pub fn tell_done(&self, dir: Ino, name: &[u8]) {
+        self.tell(Change::Entry { parent: dir, name: name.to_vec() });
+        self.tell(Change::Attributes { ino: dir });
+    }
+
     /// Where a change shows: names from the root down, each after a slash. None where it shows
     /// nowhere any more.
     ///

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{DeviceNumber, FileId, LinkId, VersionId};
+use crate::id::{DERIVED, DeviceNumber, FileId, LinkId, VersionId};
 use crate::record::{Kind, NAME_BYTES_MAX, Stamp, TimeNs};
 use crate::view::Named;
 
@@ -77,9 +77,6 @@ pub(crate) fn free_name<E>(
     Ok(beside)
 }
 
-/// Device number of no device: ids below it are derived, the same on every device.
-const DERIVED: DeviceNumber = DeviceNumber(0x7fff);
-
 /// The file that a losing version becomes.
 pub(crate) fn copy_file(version: VersionId) -> FileId {
     FileId(derive("rdrivefs v1 conflict copy file", version))
@@ -112,6 +109,13 @@ pub(crate) fn plain_name(name: &[u8]) -> Option<Vec<u8>> {
     let start = name.windows(remark.len()).rposition(|part| part == remark)?;
     let end = name.iter().rposition(|b| *b == b')').filter(|end| *end > start)?;
     Some([&name[..start], &name[end + 1..]].concat()).filter(|name| !name.is_empty())
+}
+
+/// What a loser is called by whom wants it to stay: its name without the word.
+pub(crate) fn kept_name(name: &[u8]) -> Option<Vec<u8>> {
+    let remark = b" (conflict, ";
+    let start = name.windows(remark.len()).rposition(|part| part == remark)?;
+    Some([&name[..start], b" (", &name[start + remark.len()..]].concat())
 }
 
 /// The name of what cannot be where a record puts it.
