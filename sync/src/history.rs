@@ -4,7 +4,7 @@
 //! commits it had seen: so whatever was known at a moment is closed under cause and effect, however
 //! wrong a clock was. Commits are read one at a time; nothing is kept but what is asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rdrivefs_remote::entry::{Entry, LogId, LogKind};
@@ -19,6 +19,7 @@ use crate::keyring::Keyring;
 use crate::log::Log;
 use crate::progress::Progress;
 use crate::record::{Commit, Content, Record, Stamp, TimeNs};
+use crate::view::{Facts, View};
 
 /// Bytes of entries read in one step.
 const READ_BYTES: usize = 1 << 20;
@@ -119,6 +120,44 @@ impl History {
                 return Ok(());
             }
         }
+    }
+
+    /// What the drive showed at a moment.
+    ///
+    /// # Errors
+    /// As [`History::visit`].
+    pub fn view_at(&self, moment: WallMs, progress: &Progress) -> Result<View> {
+        let mut facts = Facts::default();
+        self.visit(progress, &mut |told| {
+            if told.at <= moment {
+                told.records.iter().for_each(|record| facts.add(told.stamp, record));
+            }
+            Ok(())
+        })?;
+        Ok(View::from_facts(&facts))
+    }
+
+    /// Just before which moments something of this name was removed, the latest first.
+    ///
+    /// # Errors
+    /// As [`History::visit`].
+    pub fn removals(&self, name: &[u8], progress: &Progress) -> Result<Vec<WallMs>> {
+        let (mut links, mut removals) = (HashSet::new(), Vec::new());
+        self.visit(progress, &mut |told| {
+            for record in &told.records {
+                match record {
+                    Record::Link { link, name: its, .. } if its == name => {
+                        links.insert(*link);
+                    }
+                    Record::Unlink { link, .. } if links.contains(link) => removals.push(told.at),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?;
+        removals.sort_unstable();
+        removals.dedup();
+        Ok(removals.into_iter().rev().map(|at| WallMs(at.0.saturating_sub(1))).collect())
     }
 
     /// Every version of a file that was told, the latest last.

@@ -11,6 +11,7 @@ pub mod state;
 pub mod room;
 pub mod evict;
 pub mod verify;
+pub mod rewind;
 pub mod history;
 pub mod publish;
 pub mod merge;

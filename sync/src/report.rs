@@ -19,7 +19,7 @@ mod path;
 
 pub use authority::{EpochReport, RevokeReport};
 pub use conflicts::{Conflict, Dispute, Keep, ResolveReport};
-pub use history::{RestoreReport, VersionLine};
+pub use history::{RestoreReport, RewindReport, VersionLine};
 pub use list::{FileKind, FileState, Holder, LayerUse, ListEntry, LogKind, LogLine, Stage};
 pub use moved::{
     EvictReport, FetchReport, Kept, KeptReason, Phase, PinReport, ProgressEvent, RemoteOutcome,

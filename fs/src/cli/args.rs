@@ -121,6 +121,19 @@ pub(super) enum Command {
         #[arg(value_name = "PATH[@VERSION]")]
         path: PathBuf,
     },
+    /// Have back what was removed
+    Undelete {
+        /// Where it was
+        path: PathBuf,
+    },
+    /// Take the drive, or a folder or file of it, back to what it was
+    Rewind {
+        /// Only this, with everything below it
+        path: Option<PathBuf>,
+        /// When: 2026-11-25T18:00:00Z, 2h ago, yesterday 18:00
+        #[arg(long, value_name = "TIME", value_parser = super::when::moment_ms)]
+        to: u64,
+    },
     /// What devices did not agree on, and settling it
     #[command(args_conflicts_with_subcommands = true)]
     Conflicts {
@@ -345,7 +358,7 @@ pub(super) enum Resolve {
     Resolve {
         /// Either side of it
         path: PathBuf,
-        /// What this device made, what another made, or each under the name it has
+        /// What this device made, what another made, or both
         #[arg(long, value_name = "SIDE", value_parser = ["mine", "theirs", "both"])]
         keep: String,
     },

@@ -12,10 +12,6 @@ use crate::cli::when;
 use crate::control::Which;
 use crate::failure::{Exit, Failure, Result};
 
-/// Digits of a version's id, and how many of them are taken for its beginning.
-const VERSION_DIGITS: usize = 16;
-const VERSION_LEAST: usize = 4;
-
 /// What a drive is called when nobody says otherwise.
 const DEFAULT_DRIVE: &str = "default";
 
@@ -164,13 +160,11 @@ pub(super) fn version_of(path: &Path) -> (PathBuf, Which) {
     let (file, Ok(said)) = (&bytes[..at], std::str::from_utf8(&bytes[at + 1..])) else {
         return whole();
     };
-    let hex = said.chars().all(|c| c.is_ascii_hexdigit());
-    let which = match when::moment_ms(said) {
-        _ if hex && (VERSION_LEAST..=VERSION_DIGITS).contains(&said.len()) => {
-            Which::Id(said.to_ascii_lowercase())
-        }
-        Ok(ms) => Which::AtMs(ms),
-        Err(_) => return whole(),
+    let hex = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit());
+    let which = match (said.split_once('-'), when::moment_ms(said)) {
+        (Some((device, number)), _) if hex(device) && hex(number) => Which::Id(said.to_owned()),
+        (_, Ok(ms)) => Which::AtMs(ms),
+        _ => return whole(),
     };
     if file.is_empty() || path.symlink_metadata().is_ok() {
         return whole();

@@ -115,6 +115,11 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
             let (file, which) = places::version_of(p);
             Request::Restore { path: path(&file)?, which }
         }
+        Command::Undelete { path: p } => Request::Undelete { path: path(p)? },
+        Command::Rewind { path: p, to } => {
+            let whole = || Ok(DrivePath(b"/".to_vec()));
+            Request::Rewind { path: p.as_ref().map_or_else(whole, path)?, to_ms: *to }
+        }
         Command::Conflicts { resolve: None } => Request::Conflicts,
         Command::Conflicts { resolve: Some(Resolve::Resolve { path: p, keep }) } => {
             let keep = match keep.as_str() {

@@ -95,6 +95,10 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             };
             document(drive.restore(&path, &which, progress)?)
         }
+        Request::Rewind { path, to_ms } => {
+            document(drive.rewind(&path, WallMs(to_ms), progress)?)
+        }
+        Request::Undelete { path } => document(drive.undelete(&path, progress)?),
         Request::Conflicts => document(drive.conflicts()?),
         Request::Resolve { path, keep } => document(drive.resolve(&path, keep)?),
         Request::News { from, wait_ms } => {

@@ -22,7 +22,7 @@ pub enum Half {
 pub enum Which {
     /// The one before the present one.
     Before,
-    /// The one whose id begins so.
+    /// The one with this id.
     Id(String),
     /// The one that was there at this moment.
     AtMs(u64),
@@ -169,6 +169,18 @@ pub enum Request {
         path: DrivePath,
         /// When, or in which version.
         which: Which,
+    },
+    /// Take what is at a path back to what it was.
+    Rewind {
+        /// The path.
+        path: DrivePath,
+        /// When.
+        to_ms: u64,
+    },
+    /// Have back what was removed.
+    Undelete {
+        /// From here.
+        path: DrivePath,
     },
     /// What devices did not agree on.
     Conflicts,

@@ -7,8 +7,10 @@ use crate::history::{History, Past};
 use crate::id::FileId;
 use crate::merge::extents_of;
 use crate::progress::Progress;
-use crate::report::{DrivePath, RestoreReport, VersionLine};
+use crate::report::{DrivePath, RestoreReport, RewindReport, VersionLine};
+use crate::rewind::Rewind;
 use crate::tree::Restored;
+use crate::view::View;
 use crate::walk::resolve;
 
 use super::parts::Drive;
@@ -18,7 +20,7 @@ use super::parts::Drive;
 pub enum Which {
     /// The one before the present one.
     Before,
-    /// The one with this id, as `versions` shows it, or whose id begins so.
+    /// The one with this id, as `versions` shows it.
     Id(String),
     /// The one that was there at this moment.
     At(WallMs),
@@ -47,7 +49,8 @@ impl Drive {
         which: &Which,
         progress: &Progress,
     ) -> Result<RestoreReport> {
-        self.parts.seal(true, progress)?;
+        // What it holds now is told before something else takes its place.
+        self.settle(progress)?;
         let (file, present) = self.present_version(path)?;
         let versions = self.history().versions(file, progress)?;
         let past = chosen(versions, which, present.as_deref(), path)?;
@@ -59,6 +62,55 @@ impl Drive {
         merging.finish()?;
         restored?;
         Ok(RestoreReport { path: path.clone(), version: line })
+    }
+
+    /// Takes the drive, or what is at a path, back to what it was at a moment.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when something there is on no remote yet and would be lost; of the index.
+    pub fn rewind(
+        &self,
+        path: &DrivePath,
+        moment: WallMs,
+        progress: &Progress,
+    ) -> Result<RewindReport> {
+        self.settle(progress)?;
+        let then = self.history().view_at(moment, progress)?;
+        self.take_back(path, &then, moment, progress)
+    }
+
+    /// Has back what was removed from a path last.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when something is there, or never was; of the index.
+    pub fn undelete(&self, path: &DrivePath, progress: &Progress) -> Result<RewindReport> {
+        if self.check_path(path).is_ok() {
+            return Err(Error::Refused(format!(
+                "{path} is there; `rdrivefs rewind` takes it back"
+            )));
+        }
+        self.settle(progress)?;
+        let name = path.0.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        let history = self.history();
+        for moment in history.removals(name, progress)? {
+            let then = history.view_at(moment, progress)?;
+            if then.lookup(&path.0).is_some() {
+                return self.take_back(path, &then, moment, progress);
+            }
+        }
+        Err(Error::Refused(format!("nothing is known to have been at {path}")))
+    }
+
+    fn take_back(
+        &self,
+        path: &DrivePath,
+        then: &View,
+        moment: WallMs,
+        progress: &Progress,
+    ) -> Result<RewindReport> {
+        let rewind = Rewind::new(&self.parts.tree, &self.parts.index, then);
+        let done = rewind.path(&path.0, progress)?;
+        Ok(RewindReport { path: path.clone(), to_ms: moment.0, ..done })
     }
 
     fn history(&self) -> History {
@@ -100,22 +152,12 @@ fn chosen(
     let found = match which {
         Which::Before => versions.find(|past| Some(&shown(past.id.0)[..]) != present),
         Which::At(at) => versions.find(|past| past.at <= *at),
-        Which::Id(id) => {
-            let mut meant = versions.filter(|past| shown(past.id.0).starts_with(id));
-            match (meant.next(), meant.next()) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::Refused(format!(
-                        "more than one version of {path} begins with {id}"
-                    )));
-                }
-                (found, _) => found,
-            }
-        }
+        Which::Id(id) => versions.find(|past| shown(past.id.0) == *id),
     };
     found.ok_or_else(|| Error::Refused(format!("no such version of {path} is known")))
 }
 
-/// The id of a version as people see it.
+/// The id of a version as people see it: who drew it, and the how manieth it was.
 fn shown(id: u64) -> String {
-    format!("{id:016x}")
+    format!("{:x}-{:x}", id >> 48, id << 16 >> 24)
 }

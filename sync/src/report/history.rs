@@ -1,4 +1,4 @@
-//! What files were: reports of `versions` and `restore`.
+//! What files were: reports of `versions`, `restore`, `undelete` and `rewind`.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,4 +30,23 @@ pub struct RestoreReport {
     pub path: DrivePath,
     /// The version whose content it has.
     pub version: VersionLine,
+}
+
+/// `rewind`, `undelete`: what was changed for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RewindReport {
+    /// What was taken back.
+    pub path: DrivePath,
+    /// The moment whose state it has.
+    pub to_ms: u64,
+    /// Names that were made again.
+    pub made: u64,
+    /// Files that were moved back.
+    pub moved: u64,
+    /// Files that hold again what they held.
+    pub contents: u64,
+    /// Attributes that were set back.
+    pub attributes: u64,
+    /// Names that were not there then and went.
+    pub removed: u64,
 }

@@ -3,13 +3,15 @@
 //! It arrives as a pulled version does, so that whoever has the file open keeps what they have, and
 //! it is told as a version after the present one: nothing of the history goes.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Posix, Result};
-use crate::id::FileId;
+use crate::id::{FileId, Ino};
 use crate::record::{Kind, TimeNs};
-use crate::tree::core::lock;
+use crate::tree::core::{Tree, lock};
 use crate::tree::extents::Extents;
 use crate::tree::merging::Merging;
-use crate::tree::node::Field;
+use crate::tree::node::{Field, Node};
 use crate::tree::words::Change;
 
 /// What a file is to hold.
@@ -20,6 +22,17 @@ pub struct Restored {
     pub mtime: TimeNs,
     /// Where its bytes lie.
     pub extents: Extents,
+}
+
+impl Tree {
+    /// The inode of a file that has a name.
+    ///
+    /// # Errors
+    /// Of the index.
+    pub fn present_ino(&self, file: FileId) -> Result<Option<Ino>> {
+        let named = |node: &Arc<Node>| file == FileId::ROOT || !node.read().row.links.is_empty();
+        Ok(self.present(file)?.filter(named).map(|node| node.ino))
+    }
 }
 
 impl Merging<'_> {
