@@ -75,8 +75,8 @@ pub struct Membership {
     numbers: BTreeSet<u16>,
     /// The root and every device that ever was an admin.
     signers: BTreeSet<PublicKey>,
-    /// Devices that joined while an epoch began that none follows, so that neither knew the other.
-    shut_out: BTreeSet<PublicKey>,
+    /// Epochs with devices that joined while they began, so that neither knew the other.
+    shut_out: BTreeSet<(EpochId, PublicKey)>,
 }
 
 impl Revoked {
@@ -136,10 +136,9 @@ impl Membership {
         self.epochs.iter().filter(move |epoch| !followed(&epoch.id))
     }
 
-    /// Whether one of the newest epochs was neither handed to this device nor known to whoever
-    /// added it.
-    pub fn is_shut_out(&self, device: &PublicKey) -> bool {
-        self.shut_out.contains(device)
+    /// Whether an epoch was neither handed to this device nor known to whoever added it.
+    pub fn is_shut_out(&self, device: &PublicKey, epoch: &EpochId) -> bool {
+        self.shut_out.contains(&(*epoch, *device))
     }
 
     /// Whether this is a device of the drive that was not revoked.
@@ -214,19 +213,17 @@ impl Membership {
     }
 }
 
-fn shut_out(graph: &Graph, weighed: &Weighed<'_>) -> BTreeSet<PublicKey> {
-    let followed = |id| weighed.epochs.iter().any(|(_, epoch)| epoch.parents.contains(id));
-    let newest = weighed.epochs.iter().filter(|(_, epoch)| !followed(&epoch.id));
-    let mut devices = BTreeSet::new();
-    for (index, epoch) in newest {
+fn shut_out(graph: &Graph, weighed: &Weighed<'_>) -> BTreeSet<(EpochId, PublicKey)> {
+    let mut out = BTreeSet::new();
+    for (index, epoch) in &weighed.epochs {
         let unknown = |device: &PublicKey, additions: &[Addition<'_>]| {
             let newest = additions.last().expect("a device is listed once it was added");
             !epoch.is_for(device) && !graph.nodes[newest.index].has_seen(*index)
         };
-        let devices_out = weighed.additions.iter().filter(|(device, all)| unknown(device, all));
-        devices.extend(devices_out.map(|(device, _)| *device));
+        let devices = weighed.additions.iter().filter(|(device, all)| unknown(device, all));
+        out.extend(devices.map(|(device, _)| (epoch.id, *device)));
     }
-    devices
+    out
 }
 
 /// The newest addition of each device says what it is, its revocations how it left.

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdrivefs_remote::entry::LogKind;
+use rdrivefs_remote::entry::{Entry, LogKind};
 use rdrivefs_remote::env::{Env, Instant};
 use rdrivefs_remote::identity::PublicKey;
 use rdrivefs_remote::member::{Change, EpochId, Last, Membership, Revoked};
@@ -16,6 +16,7 @@ use rdrivefs_remote::member::{Change, EpochId, Last, Membership, Revoked};
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::keyring::Keyring;
+use crate::keys::Epoch;
 use crate::log::Log;
 use crate::tree::Tree;
 
@@ -51,11 +52,15 @@ impl Authority {
     /// # Errors
     /// [`Error::Refused`] when this device may not; of the index and the keybag.
     pub fn rotate(&self) -> Result<EpochId> {
-        let epoch = self.keyring.next_epoch(&self.log.membership())?;
-        let id = epoch.id;
-        self.sign(Change::Epoch(epoch))?;
         self.keyring.learn(&self.log.membership())?;
-        Ok(id)
+        let mut id = None;
+        self.change(|membership| {
+            let epoch = self.keyring.next_epoch(membership)?;
+            id = Some(epoch.id);
+            Ok(Change::Epoch(epoch))
+        })?;
+        self.keyring.learn(&self.log.membership())?;
+        Ok(id.expect("it was signed"))
     }
 
     /// Takes a device out of the drive: nothing of it is accepted beyond what was merged here, and
@@ -73,7 +78,11 @@ impl Authority {
         if !self.log.membership().is_active(device) {
             return Err(Error::Refused("it is no device of this drive, or not any more".into()));
         }
-        self.sign(Change::Revoke { device: *device, last: self.merged(device)? })?;
+        let last = self.merged(device)?;
+        self.change(|_| Ok(Change::Revoke { device: *device, last }))?;
+        if self.log.membership().is_active(device) {
+            return Err(Error::Refused("what other members signed forbids to revoke it".into()));
+        }
         self.rotate()
     }
 
@@ -92,7 +101,7 @@ impl Authority {
             let Some(revoked) = &member.revoked else { continue };
             let merged = self.merged(&member.device)?;
             if merged.iter().any(|last| is_beyond(last, revoked)) {
-                self.sign(Change::Revoke { device: member.device, last: merged })?;
+                self.change(|_| Ok(Change::Revoke { device: member.device, last: merged }))?;
                 signed = true;
             }
         }
@@ -106,10 +115,9 @@ impl Authority {
     /// Whether an epoch is due and it is for this device to begin it.
     fn is_epoch_due(&self, membership: &Membership, own: &PublicKey) -> bool {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest: Vec<EpochId> = membership.newest_epochs().map(|epoch| epoch.id).collect();
         let secrets = self.keyring.secrets();
-        let whole = |id: &EpochId| secrets.epoch_of(id).is_some();
-        if !needs_epoch(membership) || !newest.iter().all(whole) {
+        let newest: Vec<EpochId> = secrets.newest_epochs().map(Epoch::id).collect();
+        if !needs_epoch(membership, &newest) {
             *due = None;
             return false;
         }
@@ -139,30 +147,41 @@ impl Authority {
             .collect())
     }
 
-    fn sign(&self, change: Change) -> Result<()> {
+    /// Signs a change of members that `make` makes of those that are known, and sees to it that it is
+    /// durable before it may leave.
+    ///
+    /// # Errors
+    /// What `make` says; [`Error::Refused`] when this device may not; of the index.
+    pub fn change(&self, make: impl FnOnce(&Membership) -> Result<Change>) -> Result<Entry> {
         let secrets = self.keyring.secrets();
-        let membership = self.log.membership();
-        if !membership.is_admin(&secrets.device.public()) {
-            return Err(Error::Refused(
-                "this device may not change who belongs to the drive".into(),
-            ));
-        }
-        let entry = membership.sign(&secrets.device, secrets.instance, change)?;
-        self.log.accept(entry.encode())?;
         // The index is committed by the tree alone, which knows where it stands.
-        self.tree.flush()?;
-        self.log.settle()
+        let held = self.tree.publishing()?;
+        let entry = self.log.change(|membership| {
+            if !membership.is_admin(&secrets.device.public()) {
+                let why = "this device may not change who belongs to the drive";
+                return Err(Error::Refused(why.into()));
+            }
+            Ok(membership.sign(&secrets.device, secrets.instance, make(membership)?)?)
+        })?;
+        let signed = self.log.own_heads()?;
+        held.finish()?;
+        self.log.settle(signed)?;
+        Ok(entry)
     }
 }
 
-/// Whether the newest keys are in a hand that should not have them, or in two epochs side by side, or
-/// out of reach for somebody who belongs.
-fn needs_epoch(membership: &Membership) -> bool {
-    let mut newest = membership.newest_epochs();
-    let (Some(epoch), None) = (newest.next(), newest.next()) else { return true };
+/// Whether of the epochs that this device holds the newest are two side by side, or the one is in a
+/// hand that should not have it, or out of reach for somebody who belongs. One that does not open is
+/// none: nothing was sealed in it by whoever looked.
+fn needs_epoch(membership: &Membership, newest: &[EpochId]) -> bool {
+    let [newest] = newest else { return true };
+    let handed_to = |device: &PublicKey| {
+        let record = membership.epochs().iter().find(|record| record.id == *newest);
+        record.is_some_and(|record| record.is_for(device))
+    };
     membership.members().iter().any(|member| match member.revoked {
-        Some(_) => epoch.is_for(&member.device),
-        None => membership.is_shut_out(&member.device),
+        Some(_) => handed_to(&member.device),
+        None => membership.is_shut_out(&member.device, newest),
     })
 }
 

@@ -165,8 +165,13 @@ impl Parts {
         self.log.note(&theirs)?;
         let received = self.log.receive(&*remote.link, &theirs, progress).await;
         tokio::task::block_in_place(|| {
-            self.merger.apply_all(progress)?;
-            self.authority.attend()
+            let applied = match self.merger.apply_all(progress) {
+                Err(e) if !e.is_refusal() => return Err(e),
+                applied => applied,
+            };
+            // What one member does wrong keeps nobody from what is owed to the others.
+            self.authority.attend()?;
+            applied
         })?;
         received
     }
@@ -400,10 +405,17 @@ impl Loop {
         let Some(remote) = parts.remotes.by_number(number) else { return };
         let runtime = parts.runtime.clone();
         runtime.spawn(async move {
-            let event = match parts.sync(&remote, &Progress::silent()).await {
-                Ok(_) => Event::Synced(number),
+            let name = remote.name.clone();
+            let syncing = async move { parts.sync(&remote, &Progress::silent()).await };
+            // One that panics must not be waited for for ever.
+            let event = match tokio::spawn(syncing).await {
+                Ok(Ok(_)) => Event::Synced(number),
+                Ok(Err(e)) => {
+                    tracing::info!(remote = name, error = %e, "not in step");
+                    Event::Failed(number)
+                }
                 Err(e) => {
-                    tracing::info!(remote = remote.name, error = %e, "not in step");
+                    tracing::error!(remote = name, error = %e, "a sync broke off");
                     Event::Failed(number)
                 }
             };

@@ -1,10 +1,10 @@
 //! History: what the drive was, read from the logs of its devices.
 //!
 //! A commit belongs to a moment by the clock of its maker, but never to one before those of the
-//! commits it had seen: so whatever was known at a moment is closed under cause and effect, however
-//! wrong a clock was. Commits are read one at a time; nothing is kept but what is asked for.
+//! commits it had seen, nor to one that is yet to come: so whatever was known at a moment is closed
+//! under cause and effect. Commits are read one at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use rdrivefs_remote::entry::{Entry, LogId, LogKind};
@@ -21,6 +21,12 @@ use crate::progress::Progress;
 use crate::record::{Commit, Content, Record, Stamp, TimeNs};
 use crate::view::{Facts, View};
 
+/// Removals told within this of each other are of one deed.
+const ONE_REMOVAL_MS: u64 = 5_000;
+
+/// Of a name that is removed over and over only the latest removals are looked at.
+const MOMENTS_MAX: usize = 32;
+
 /// Bytes of entries read in one step.
 const READ_BYTES: usize = 1 << 20;
 
@@ -29,6 +35,7 @@ pub struct History {
     index: Arc<Index>,
     keyring: Arc<Keyring>,
     log: Arc<Log>,
+    now: WallMs,
 }
 
 /// A commit and when it was made.
@@ -75,8 +82,8 @@ struct Cursor {
 
 impl History {
     /// The history that these logs tell.
-    pub fn new(index: Arc<Index>, keyring: Arc<Keyring>, log: Arc<Log>) -> Self {
-        Self { index, keyring, log }
+    pub fn new(index: Arc<Index>, keyring: Arc<Keyring>, log: Arc<Log>, now: WallMs) -> Self {
+        Self { index, keyring, log, now }
     }
 
     /// Visits every commit that was applied, each after all that its maker had seen.
@@ -98,7 +105,7 @@ impl History {
                 while let Some((commit, entry)) = self.next(cursor)? {
                     progress.check()?;
                     let seen = commit.seen.iter().filter(|head| head.log.kind == LogKind::Commits);
-                    let mut at = commit.wall_ms.max(cursor.last);
+                    let mut at = commit.wall_ms.min(self.now).max(cursor.last);
                     let mut whole = true;
                     for head in seen {
                         match known.get(&(head.log, head.number)) {
@@ -116,48 +123,71 @@ impl History {
                     moved = true;
                 }
             }
-            if !moved {
+            if !moved && cursors.iter().all(|cursor| cursor.read.is_empty()) {
                 return Ok(());
+            }
+            if !moved {
+                return Err(Error::Refused("a commit that another had seen is not here".into()));
             }
         }
     }
 
-    /// What the drive showed at a moment.
+    /// What the drive showed at a moment; none before its first commit.
     ///
     /// # Errors
     /// As [`History::visit`].
-    pub fn view_at(&self, moment: WallMs, progress: &Progress) -> Result<View> {
-        let mut facts = Facts::default();
+    pub fn view_at(&self, moment: WallMs, progress: &Progress) -> Result<Option<View>> {
+        let (mut facts, mut begun) = (Facts::default(), false);
         self.visit(progress, &mut |told| {
             if told.at <= moment {
+                begun = true;
                 told.records.iter().for_each(|record| facts.add(told.stamp, record));
             }
             Ok(())
         })?;
-        Ok(View::from_facts(&facts))
+        Ok(begun.then(|| View::from_facts(&facts)))
     }
 
-    /// Just before which moments something of this name was removed, the latest first.
+    /// Just before which moments something of this name was removed, the latest first. Removals that
+    /// follow one another are one: a large folder takes a while to go.
     ///
     /// # Errors
     /// As [`History::visit`].
     pub fn removals(&self, name: &[u8], progress: &Progress) -> Result<Vec<WallMs>> {
-        let (mut links, mut removals) = (HashSet::new(), Vec::new());
+        let (mut links, mut named, mut all) = (HashSet::new(), Vec::new(), BTreeSet::new());
         self.visit(progress, &mut |told| {
             for record in &told.records {
                 match record {
                     Record::Link { link, name: its, .. } if its == name => {
                         links.insert(*link);
                     }
-                    Record::Unlink { link, .. } if links.contains(link) => removals.push(told.at),
+                    Record::Unlink { link, .. } => {
+                        all.insert(told.at);
+                        named.extend(links.contains(link).then_some(told.at));
+                    }
                     _ => {}
                 }
             }
             Ok(())
         })?;
-        removals.sort_unstable();
-        removals.dedup();
-        Ok(removals.into_iter().rev().map(|at| WallMs(at.0.saturating_sub(1))).collect())
+        let begun = |mut at: WallMs| {
+            while let Some(before) = all.range(..at).next_back()
+                && at.0 - before.0 <= ONE_REMOVAL_MS
+            {
+                at = *before;
+            }
+            WallMs(at.0.saturating_sub(1))
+        };
+        named.sort_unstable();
+        let mut moments = Vec::new();
+        for at in named.into_iter().rev() {
+            for moment in [begun(at), WallMs(at.0.saturating_sub(1))] {
+                if !moments.contains(&moment) && moments.len() < MOMENTS_MAX {
+                    moments.push(moment);
+                }
+            }
+        }
+        Ok(moments)
     }
 
     /// Every version of a file that was told, the latest last.

@@ -12,7 +12,7 @@ use rdrivefs_remote::member::{self, Membership, RECOVERY};
 
 use crate::error::{Error, Result};
 use crate::keybag::{Keybag, Secrets, Unlock};
-use crate::keys::{Epoch, Recipient, WrapPublic};
+use crate::keys::{Epoch, PARENTS_MAX, Recipient, WrapPublic};
 
 /// The secrets of an open drive. Locks: `bag` over a change, and inside it `secrets` only to put
 /// the new ones there.
@@ -39,7 +39,10 @@ impl Keyring {
     /// # Errors
     /// [`Error::Io`]; nothing is changed then.
     pub fn update(&self, change: impl FnOnce(&mut Secrets)) -> Result<()> {
-        let mut bag = self.bag.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(&mut self.bag.lock().unwrap_or_else(PoisonError::into_inner), change)
+    }
+
+    fn change(&self, bag: &mut Keybag, change: impl FnOnce(&mut Secrets)) -> Result<()> {
         bag.update(&self.env, change)?;
         let secrets = Arc::new(bag.secrets().clone());
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
@@ -61,10 +64,11 @@ impl Keyring {
     /// # Errors
     /// [`Error::Io`]; nothing is changed then.
     pub fn learn(&self, membership: &Membership) -> Result<usize> {
-        let fresh = unknown(&self.secrets(), membership);
+        let mut bag = self.bag.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = unknown(bag.secrets(), membership);
         let count = fresh.len();
         if count > 0 {
-            self.update(|secrets| secrets.add_epochs(fresh, membership))?;
+            self.change(&mut bag, |secrets| secrets.add_epochs(fresh, membership))?;
         }
         Ok(count)
     }
@@ -73,18 +77,11 @@ impl Keyring {
     /// the drive now, and to the recovery phrase.
     ///
     /// # Errors
-    /// [`Error::Refused`] when this device was not let into an epoch that must be followed.
+    /// When the wrapping key of a member is none.
     pub fn next_epoch(&self, membership: &Membership) -> Result<member::Epoch> {
         let secrets = self.secrets();
-        let parents = membership.newest_epochs().map(|record| {
-            secrets.epoch_of(&record.id).ok_or_else(|| {
-                Error::Refused(
-                    "this device was not let into the newest epoch yet; sync, then try again"
-                        .into(),
-                )
-            })
-        });
-        let parents = parents.collect::<Result<Vec<_>>>()?;
+        // One that does not open holds up nobody, and more than these are joined in turn.
+        let parents: Vec<&Epoch> = secrets.newest_epochs().take(PARENTS_MAX).collect();
         let epoch = Epoch::begin(secrets.drive(), &parents, &self.env);
         let active = membership.members().iter().filter(|member| member.revoked.is_none());
         let mut to = vec![Recipient::recovery(&secrets.recovery)];

@@ -52,6 +52,8 @@ pub struct Log {
     own: LogId,
     index: Arc<Index>,
     membership: RwLock<Arc<Membership>>,
+    /// Held from the look at the members to the entry that was made or taken in with it in sight.
+    changing: Mutex<()>,
     /// The newest entries of the own logs that are durable here: what is only in the open
     /// transaction must not be seen by anybody, since its number would be given out again after a
     /// crash.
@@ -74,8 +76,10 @@ impl Log {
         let leaving = [own, LogId { kind: LogKind::Membership, ..own }].map(Leaving::of);
         let membership = RwLock::new(Arc::new(membership));
         let (held_back, outdated) = (Mutex::default(), AtomicBool::new(false));
-        let log = Self { drive, root, own, index, membership, leaving, held_back, outdated };
-        log.let_leave()?;
+        let changing = Mutex::default();
+        let log =
+            Self { drive, root, own, index, membership, changing, leaving, held_back, outdated };
+        log.let_leave(log.own_heads()?);
         Ok(log)
     }
 
@@ -104,6 +108,16 @@ impl Log {
     /// does not belong to the drive; of the index.
     pub fn accept(&self, bytes: Bytes) -> Result<bool> {
         let entry = Entry::from_bytes(bytes)?;
+        let _changing = match entry.header().log.kind {
+            LogKind::Membership => {
+                Some(self.changing.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            LogKind::Commits => None,
+        };
+        self.keep(&entry)
+    }
+
+    fn keep(&self, entry: &Entry) -> Result<bool> {
         let header = entry.header();
         if header.drive != self.drive {
             return Err(Error::Refused("an entry of another drive".into()));
@@ -114,9 +128,9 @@ impl Log {
         }
         entry.follows(&head)?;
         match header.log.kind {
-            LogKind::Membership => self.accept_membership(&entry)?,
+            LogKind::Membership => self.accept_membership(entry)?,
             LogKind::Commits => {
-                self.check_author(&entry)?;
+                self.check_author(entry)?;
                 self.index.add_entry(&entry.head(), false, &entry.encode())?;
             }
         }
@@ -151,35 +165,48 @@ impl Log {
         Ok(())
     }
 
-    /// Makes what this device's logs have durable, after which it may be sent. The caller sees to it
-    /// that all of it is committed.
+    /// The newest entries of this device's logs: of its commits and of its changes of members.
     ///
     /// # Errors
-    /// Of the disk.
-    pub fn settle(&self) -> Result<()> {
-        let heads = self.own_heads()?;
-        let stays =
-            |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
-        if self.leaving.iter().zip(heads).any(|(leaving, number)| stays(leaving, number)) {
-            self.index.make_durable()?;
-        }
-        self.leaving.iter().zip(heads).for_each(|(leaving, number)| leaving.up_to(number));
-        Ok(())
-    }
-
-    /// Lets all leave that there is, which is durable.
-    fn let_leave(&self) -> Result<()> {
-        let heads = self.own_heads()?;
-        self.leaving.iter().zip(heads).for_each(|(leaving, number)| leaving.up_to(number));
-        Ok(())
-    }
-
-    fn own_heads(&self) -> Result<[u64; 2]> {
+    /// Of the index.
+    pub fn own_heads(&self) -> Result<[u64; 2]> {
         let [commits, members] = &self.leaving;
         let number = |leaving: &Leaving| -> Result<u64> {
             Ok(self.index.head(&leaving.log)?.map_or(0, |head| head.number))
         };
         Ok([number(commits)?, number(members)?])
+    }
+
+    /// Makes these entries of this device's logs durable, after which they may be sent. The caller
+    /// has seen them when all of the index was committed.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn settle(&self, committed: [u64; 2]) -> Result<()> {
+        let stays =
+            |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
+        if self.leaving.iter().zip(committed).any(|(leaving, number)| stays(leaving, number)) {
+            self.index.make_durable()?;
+            self.let_leave(committed);
+        }
+        Ok(())
+    }
+
+    fn let_leave(&self, durable: [u64; 2]) {
+        self.leaving.iter().zip(durable).for_each(|(leaving, number)| leaving.up_to(number));
+    }
+
+    /// Makes a change of members with all in sight that is known, and keeps it; it may not leave yet.
+    ///
+    /// # Errors
+    /// What `make` says; as [`Log::accept`]; of the index.
+    pub fn change(&self, make: impl FnOnce(&Membership) -> Result<Entry>) -> Result<Entry> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = make(&self.membership())?;
+        if !self.keep(&entry)? {
+            return Err(Error::Refused("the log of this device has that entry already".into()));
+        }
+        Ok(entry)
     }
 
     /// Of each log of a revoked device, how many commits beyond what is accepted remotes have
@@ -307,7 +334,9 @@ impl Log {
         let Some(proven) = self.proven(remote, &ours, theirs).await? else { return Ok(()) };
         let mut next = ours.number + 1;
         while next <= theirs.number {
-            for (number, entry) in (next..).zip(remote.read(theirs.log, next, READ_BYTES).await?) {
+            let read = remote.read(theirs.log, next, READ_BYTES).await?;
+            // What lies beyond is left with the remote.
+            for (number, entry) in (next..=theirs.number).zip(read) {
                 let known = proven.get((number - ours.number - 1) as usize);
                 if known.is_some_and(|hash| *hash != *blake3::hash(&entry).as_bytes()) {
                     return Err(after_revocation(&theirs.log));

@@ -92,11 +92,17 @@ impl Merger {
     fn apply(&self, bytes: Bytes) -> Result<bool> {
         let entry = Entry::from_bytes(bytes)?;
         let header = entry.header().clone();
+        let membership = self.log.membership();
+        let revoked = membership.device(&header.log.author).and_then(|m| m.revoked.as_ref());
+        if revoked.is_some_and(|revoked| !revoked.accepts(&entry)) {
+            // It was taken in before its maker was revoked, and nobody merged it by then.
+            return Ok(false);
+        }
         let id = EpochId(header.epoch);
         let secrets = self.keyring.secrets();
         let Some(epoch) = secrets.epoch_of(&id) else {
             // Who began it may not have known this device yet: one that follows it will.
-            return match self.log.membership().epochs().iter().any(|epoch| epoch.id == id) {
+            return match membership.epochs().iter().any(|epoch| epoch.id == id) {
                 true => Ok(false),
                 false => Err(Error::Refused("a commit of an epoch the drive has not".into())),
             };
@@ -106,7 +112,7 @@ impl Merger {
         commit.check_lamport(lamports)?;
         let device = self.device(&header.log.author)?;
         let stamp = Stamp { lamport: commit.lamport, device };
-        let resolved = self.resolve(commit.records)?;
+        let resolved = self.resolve(commit.records, &header.log.author)?;
         let mut merging = self.tree.merging()?;
         self.apply_records(&mut merging, resolved, stamp)?;
         self.index.set_applied(&header.log, header.number)?;
@@ -150,7 +156,7 @@ impl Merger {
 
     /// Takes note of the layers, and finds for every version where its bytes lie. A commit that
     /// is refused here leaves layers known that nothing refers to, which is no harm.
-    fn resolve(&self, records: Vec<Record>) -> Result<Vec<Resolved>> {
+    fn resolve(&self, records: Vec<Record>, author: &PublicKey) -> Result<Vec<Resolved>> {
         let mut resolved = Vec::with_capacity(records.len());
         for record in records {
             match record {
@@ -163,6 +169,8 @@ impl Merger {
                     let version = Version { id, bases, size, mtime, extents };
                     resolved.push(Resolved::Version(file, version));
                 }
+                // Nobody says what another is called: who is revoked is found by it.
+                Record::Device { device, .. } if device != *author => {}
                 Record::Device { device, name, .. } => resolved.push(Resolved::Name(device, name)),
                 record => resolved.push(Resolved::Other(record)),
             }

@@ -85,7 +85,8 @@ impl Publisher {
         let mut after = None;
         loop {
             let publishing = self.tree.publishing()?;
-            self.log.settle()?;
+            // All there is was just committed, and nobody adds to it meanwhile.
+            self.log.settle(self.log.own_heads()?)?;
             let silent = !self.index.has_pending()? && self.untold_name()?.is_none();
             if silent && self.index.layers_nameable(1)?.is_empty() {
                 break;
@@ -96,8 +97,9 @@ impl Publisher {
                 batch.gone.iter().try_for_each(|gone| publishing.drop_pending(*gone))?;
             } else {
                 self.sign(&publishing, batch)?;
+                let told = self.log.own_heads()?;
                 publishing.finish()?;
-                self.log.settle()?;
+                self.log.settle(told)?;
                 commits += 1;
             }
             if !full {

@@ -5,7 +5,7 @@
 //! version names, and at the end what nobody asked for is removed. Nothing is brought that is not
 //! here, and all of it can be rewound in its turn. Broken off, it is begun again from where it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::{Error, Posix, Result};
 use crate::id::{FileId, Ino};
@@ -13,14 +13,21 @@ use crate::index::Index;
 use crate::merge::extents_of;
 use crate::progress::Progress;
 use crate::record::{Kind, TimeNs};
-use crate::report::RewindReport;
+use crate::report::{DrivePath, RewindReport};
 use crate::tree::node::Field;
 use crate::tree::words::{Caller, Rename, SetAttr, SetXattr};
 use crate::tree::{Restored, Tree};
+use crate::view::naming::suffixed;
 use crate::view::{Entry, File, Version, View};
 
 /// Entries listed in one step.
 const STEP: usize = 1_024;
+
+/// Where what is set aside lies meanwhile.
+const ASIDE: &[u8] = b".rewinding";
+
+/// Files whose contents are set in one transaction.
+const CONTENTS_MAX: usize = 1_024;
 
 /// A name in a directory.
 type Place = (Ino, Vec<u8>);
@@ -35,7 +42,7 @@ pub struct Rewind<'a> {
     /// Files that are somewhere else than they were then.
     elsewhere: HashMap<FileId, Place>,
     /// Files that stand where they are to stand.
-    standing: HashMap<FileId, Ino>,
+    standing: HashSet<FileId>,
     /// What files are to hold; one may be met under several names.
     contents: BTreeMap<FileId, Version>,
     /// Directories whose time is set last, since every entry changes it.
@@ -52,7 +59,7 @@ impl<'a> Rewind<'a> {
             then,
             aside: None,
             elsewhere: HashMap::new(),
-            standing: HashMap::new(),
+            standing: HashSet::new(),
             contents: BTreeMap::new(),
             times: Vec::new(),
             report: RewindReport::default(),
@@ -66,6 +73,11 @@ impl<'a> Rewind<'a> {
     /// [`Error::Refused`] when what a file holds now is told nowhere yet and would be lost; of the
     /// index. What was done stays.
     pub fn path(mut self, path: &[u8], progress: &Progress) -> Result<RewindReport> {
+        if let Some((ino, Kind::Directory)) = self.find(Ino::ROOT, ASIDE)? {
+            // One that was broken off left it.
+            self.aside = Some((ino, ASIDE.to_vec()));
+            self.note_places(ino)?;
+        }
         let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
         let Some((last, above)) = names.split_last() else {
             self.note_places(Ino::ROOT)?;
@@ -119,11 +131,14 @@ impl<'a> Rewind<'a> {
                     Some(ino) => *ino,
                     None => self.place(dir, name, entry)?,
                 };
-                self.standing.insert(entry.file, ino);
+                self.standing.insert(entry.file);
                 self.attributes(ino, entry)?;
                 if entry.kind == Kind::Directory {
                     left.push((ino, entry.file, None));
                 }
+            }
+            if self.contents.len() >= CONTENTS_MAX {
+                self.fill()?;
             }
         }
         Ok(())
@@ -131,9 +146,10 @@ impl<'a> Rewind<'a> {
 
     /// Lets a file stand under a name that is free.
     fn place(&mut self, dir: Ino, name: &[u8], entry: &Entry) -> Result<Ino> {
-        if let Some(ino) = self.standing.get(&entry.file).filter(|_| entry.kind != Kind::Directory)
+        if entry.kind != Kind::Directory
+            && self.standing.contains(&entry.file)
+            && let Some(ino) = self.tree.present_ino(entry.file)?
         {
-            let ino = *ino;
             self.tree.link(ino, dir, name)?;
             self.tree.tell_done(dir, name);
             self.report.made += 1;
@@ -153,11 +169,7 @@ impl<'a> Rewind<'a> {
 
     fn make(&mut self, dir: Ino, name: &[u8], entry: &Entry) -> Result<Ino> {
         let file = self.then.file(entry.file).ok_or(Posix::NoEntry)?;
-        let own = Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            umask: 0,
-        };
+        let own = own();
         let mode = file.mode.unwrap_or(0o600);
         let made = match entry.kind {
             Kind::Directory => self.tree.make_directory(&own, dir, name, mode)?,
@@ -192,6 +204,7 @@ impl<'a> Rewind<'a> {
             self.report.attributes += 1;
         }
         self.xattrs(ino, file)?;
+        self.tree.tell_attributes(ino);
         self.times.extend(file.mtime.map(|time| (ino, time)));
         Ok(())
     }
@@ -215,22 +228,7 @@ impl<'a> Rewind<'a> {
 
     /// Contents, times, and the end of what was set aside.
     fn end(mut self) -> Result<RewindReport> {
-        let contents = std::mem::take(&mut self.contents);
-        self.report.contents = contents.len() as u64;
-        if !contents.is_empty() {
-            let mut merging = self.tree.merging()?;
-            let mut restored = Ok(());
-            for (file, version) in contents {
-                let extents = extents_of(self.index, version.content)?;
-                let to = Restored { size: version.size, mtime: version.mtime, extents };
-                restored = merging.restore(file, to);
-                if restored.is_err() {
-                    break;
-                }
-            }
-            merging.finish()?;
-            restored?;
-        }
+        self.fill()?;
         for (ino, time) in std::mem::take(&mut self.times).into_iter().rev() {
             let now = match self.tree.present_ino(ino.file())? {
                 Some(ino) => ino,
@@ -238,6 +236,7 @@ impl<'a> Rewind<'a> {
             };
             if self.tree.row(now)?.mtime != time {
                 self.tree.set_attr(now, &SetAttr { mtime: Some(time), ..SetAttr::default() })?;
+                self.tree.tell_attributes(now);
             }
         }
         if let Some((ino, name)) = self.aside.take() {
@@ -249,6 +248,24 @@ impl<'a> Rewind<'a> {
         Ok(self.report)
     }
 
+    /// Lets files hold what they held.
+    fn fill(&mut self) -> Result<()> {
+        let contents = std::mem::take(&mut self.contents);
+        self.report.contents += contents.len() as u64;
+        let restored = contents.into_iter().map(|(file, version)| {
+            let extents = extents_of(self.index, version.content)?;
+            Ok((file, Restored { size: version.size, mtime: version.mtime, extents }))
+        });
+        let restored = restored.collect::<Result<Vec<_>>>()?;
+        if restored.is_empty() {
+            return Ok(());
+        }
+        let mut merging = self.tree.merging()?;
+        let done = restored.into_iter().try_for_each(|(file, to)| merging.restore(file, to));
+        merging.finish()?;
+        done
+    }
+
     fn remove_all(&mut self, dir: Ino) -> Result<()> {
         let mut left = vec![(dir, None, self.names(dir)?)];
         while let Some((dir, _, names)) = left.last_mut() {
@@ -257,6 +274,10 @@ impl<'a> Rewind<'a> {
                 Some((name, ino, Kind::Directory)) => {
                     let within = self.names(ino)?;
                     left.push((ino, Some((dir, name)), within));
+                }
+                Some((name, ino, _)) if self.check_told(ino).is_err() => {
+                    // Somebody wrote to it meanwhile.
+                    self.keep(dir, &name)?;
                 }
                 Some((name, _, _)) => {
                     self.tree.unlink(dir, &name)?;
@@ -271,6 +292,20 @@ impl<'a> Rewind<'a> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Keeps a file that would be lost in the root.
+    fn keep(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
+        let mut kept = suffixed(name, "kept");
+        let mut count = 1;
+        while self.find(Ino::ROOT, &kept)?.is_some() {
+            count += 1;
+            kept = suffixed(name, &format!("kept, {count}"));
+        }
+        self.tree.rename((dir, name), (Ino::ROOT, &kept), Rename::NoReplace)?;
+        self.tree.tell_done(Ino::ROOT, &kept);
+        self.report.kept.push(DrivePath([b"/", &kept[..]].concat()));
         Ok(())
     }
 
@@ -291,13 +326,9 @@ impl<'a> Rewind<'a> {
         if let Some((ino, _)) = &self.aside {
             return Ok(*ino);
         }
-        let mut name = b".rewinding".to_vec();
-        while self.find(Ino::ROOT, &name)?.is_some() {
-            name.push(b'+');
-        }
-        let own = Caller { uid: 0, gid: 0, umask: 0 };
-        let made = self.tree.make_directory(&own, Ino::ROOT, &name, 0o700)?;
-        self.aside = Some((made.ino, name));
+        let made = self.tree.make_directory(&own(), Ino::ROOT, ASIDE, 0o700)?;
+        self.aside = Some((made.ino, ASIDE.to_vec()));
+        self.tree.tell_done(Ino::ROOT, ASIDE);
         Ok(made.ino)
     }
 
@@ -311,8 +342,11 @@ impl<'a> Rewind<'a> {
         while let Some(dir) = left.pop() {
             for (name, ino, kind) in self.names(dir)? {
                 let there = self.then.entry(dir.file(), &name);
-                if there.is_none_or(|entry| entry.file != ino.file()) {
-                    self.elsewhere.insert(ino.file(), (dir, name));
+                match there {
+                    Some(entry) if entry.file == ino.file() => {
+                        self.standing.insert(ino.file());
+                    }
+                    _ => drop(self.elsewhere.insert(ino.file(), (dir, name))),
                 }
                 match kind {
                     Kind::Directory => left.push(ino),
@@ -351,4 +385,10 @@ impl<'a> Rewind<'a> {
             found => found.map(|attr| Some((attr.ino, attr.kind))),
         }
     }
+}
+
+/// Whoever has the drive.
+fn own() -> Caller {
+    let uid = rustix::process::geteuid().as_raw();
+    Caller { uid, gid: rustix::process::getegid().as_raw(), umask: 0 }
 }

@@ -229,8 +229,9 @@ impl State {
         if seal {
             work.push(Work::Seal);
         }
-        // What is sealed now is told with the rest.
-        if self.telling.is_due(facts.changes, now) && !seal {
+        // What is sealed now is told with the rest, unless that does not come to an end.
+        let due = self.telling.is_due(facts.changes, now);
+        if due && (!seal || self.telling.is_late(now)) {
             self.telling.done();
             self.lanes.values_mut().for_each(|lane| lane.wanted = true);
         }

@@ -100,7 +100,7 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         }
         Request::Undelete { path } => document(drive.undelete(&path, progress)?),
         Request::Conflicts => document(drive.conflicts()?),
-        Request::Resolve { path, keep } => document(drive.resolve(&path, keep)?),
+        Request::Resolve { path, keep } => document(drive.resolve(&path, keep, progress)?),
         Request::News { from, wait_ms } => {
             document(drive.news(from, Duration::from_millis(wait_ms.min(NEWS_WAIT_MAX_MS)))?)
         }

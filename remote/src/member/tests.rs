@@ -150,15 +150,20 @@ fn who_joins_while_an_epoch_begins_is_known_to_be_shut_out() {
     let mut world = family();
     world.by(0, epoch(1, &[], &[1, 2, 3]));
     world.by(1, add(4, 4, false));
-    assert!(!world.now().is_shut_out(&id(4)), "who added it had the key to give");
+    assert!(
+        !world.now().is_shut_out(&id(4), &EpochId([1; 32])),
+        "who added it had the key to give"
+    );
     let seen = world.entries.clone();
     world.by_seeing(&seen, 2, epoch(2, &[1], &[1, 2, 3, 4]));
     world.by_seeing(&seen, 1, add(5, 5, false));
     let now = world.now();
-    assert!(now.is_shut_out(&id(5)) && !now.is_shut_out(&id(4)));
+    assert!(
+        now.is_shut_out(&id(5), &EpochId([2; 32])) && !now.is_shut_out(&id(4), &EpochId([2; 32]))
+    );
     world.by(0, epoch(3, &[2], &[1, 2, 3, 4, 5]));
     let now = world.now();
-    assert!(!now.is_shut_out(&id(5)));
+    assert!(!now.is_shut_out(&id(5), &EpochId([3; 32])));
     assert_eq!(now.newest_epochs().map(|epoch| epoch.id.0[0]).collect::<Vec<_>>(), [3]);
 }
 

@@ -2,8 +2,12 @@
 
 use crate::error::{Error, Posix, Result};
 use crate::id::Ino;
+use crate::progress::Progress;
+use crate::record::Kind;
 use crate::report::{Conflict, Dispute, DrivePath, Keep, ResolveReport};
+use crate::state::Event;
 use crate::tree;
+use crate::tree::node::Field;
 use crate::tree::words::Rename;
 
 use super::parts::Drive;
@@ -21,6 +25,7 @@ impl Drive {
     /// # Errors
     /// Of the index.
     pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.parts.tree.flush()?;
         let found = self.parts.tree.conflicts()?;
         found.iter().map(|conflict| self.told(conflict)).filter_map(Result::transpose).collect()
     }
@@ -29,7 +34,14 @@ impl Drive {
     ///
     /// # Errors
     /// [`Error::Refused`] when nothing is, or when it is not clear which side is meant; of the index.
-    pub fn resolve(&self, path: &DrivePath, keep: Keep) -> Result<ResolveReport> {
+    pub fn resolve(
+        &self,
+        path: &DrivePath,
+        keep: Keep,
+        progress: &Progress,
+    ) -> Result<ResolveReport> {
+        // What stands there now is told before any of it goes.
+        self.settle(progress)?;
         let mut sides = Vec::new();
         let mut disputes = Vec::new();
         for conflict in self.parts.tree.conflicts()? {
@@ -46,7 +58,30 @@ impl Drive {
         if keep == Keep::Both || one_sided {
             return self.keep_all(&sides);
         }
-        self.keep_one(sides, keep == Keep::Mine, path)
+        for side in &sides {
+            self.check_may_go(side)?;
+        }
+        let kept = self.keep_one(sides, keep == Keep::Mine, path)?;
+        self.tell(Event::Sealed);
+        Ok(kept)
+    }
+
+    fn check_may_go(&self, side: &Side) -> Result<()> {
+        let tree = &self.parts.tree;
+        let row = tree.row(tree.lookup(side.at.0, &side.at.1)?.ino)?;
+        if row.kind == Kind::Directory {
+            return Err(Error::Refused(format!(
+                "{} is a directory; say --keep both, and move what belongs together by hand",
+                side.path
+            )));
+        }
+        if row.is_changed(Field::Content) {
+            return Err(Error::Refused(format!(
+                "what {} holds is on no remote yet and would be lost; `rdrivefs sync` first",
+                side.path
+            )));
+        }
+        Ok(())
     }
 
     fn sides(&self, conflict: tree::Conflict, told: Conflict, sides: &mut Vec<Side>) {
@@ -84,6 +119,7 @@ impl Drive {
             report.kept.push(shown);
         }
         tree.flush()?;
+        self.tell(Event::Sealed);
         Ok(report)
     }
 

@@ -242,7 +242,8 @@ impl Newcomer {
         membership: &Membership,
         signer: &SecretKey,
     ) -> Result<(Entry, DeviceNumber)> {
-        addition(membership, signer, self.device.public(), &self.wrap.public())
+        let (change, number) = addition(membership, self.device.public(), &self.wrap.public())?;
+        Ok((membership.sign(signer, FIRST_INSTANCE, change)?, number))
     }
 
     /// What a device knows that goes on under this identity.
@@ -272,17 +273,14 @@ impl Newcomer {
 /// [`Error::Refused`] when all numbers were given.
 pub(super) fn addition(
     membership: &Membership,
-    signer: &SecretKey,
     device: PublicKey,
     wrap_key: &WrapPublic,
-) -> Result<(Entry, DeviceNumber)> {
+) -> Result<(Change, DeviceNumber)> {
     let number = membership
         .next_number()
         .ok_or_else(|| Error::Refused("the drive has had 65,535 devices already".into()))?;
     let wrap_key = Bytes::copy_from_slice(wrap_key.as_bytes());
-    let change = Change::Add { device, number, admin: true, wrap_key };
-    let entry = membership.sign(signer, FIRST_INSTANCE, change)?;
-    Ok((entry, DeviceNumber(number)))
+    Ok((Change::Add { device, number, admin: true, wrap_key }, DeviceNumber(number)))
 }
 
 /// What the holder of the phrase knows that all devices know.

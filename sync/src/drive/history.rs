@@ -9,6 +9,7 @@ use crate::merge::extents_of;
 use crate::progress::Progress;
 use crate::report::{DrivePath, RestoreReport, RewindReport, VersionLine};
 use crate::rewind::Rewind;
+use crate::state::Event;
 use crate::tree::Restored;
 use crate::view::View;
 use crate::walk::resolve;
@@ -61,6 +62,7 @@ impl Drive {
         let restored = merging.restore(file, to);
         merging.finish()?;
         restored?;
+        self.tell(Event::Sealed);
         Ok(RestoreReport { path: path.clone(), version: line })
     }
 
@@ -75,7 +77,17 @@ impl Drive {
         progress: &Progress,
     ) -> Result<RewindReport> {
         self.settle(progress)?;
+        self.parts.tree.flush()?;
+        if self.parts.index.has_pending()? {
+            return Err(Error::Refused(
+                "what is here now is on no remote yet and could not be had back; `rdrivefs sync` first"
+                    .into(),
+            ));
+        }
         let then = self.history().view_at(moment, progress)?;
+        let Some(then) = then else {
+            return Err(Error::Refused("the drive began later than that".into()));
+        };
         self.take_back(path, &then, moment, progress)
     }
 
@@ -94,7 +106,7 @@ impl Drive {
         let history = self.history();
         for moment in history.removals(name, progress)? {
             let then = history.view_at(moment, progress)?;
-            if then.lookup(&path.0).is_some() {
+            if let Some(then) = then.filter(|then| then.lookup(&path.0).is_some()) {
                 return self.take_back(path, &then, moment, progress);
             }
         }
@@ -110,12 +122,14 @@ impl Drive {
     ) -> Result<RewindReport> {
         let rewind = Rewind::new(&self.parts.tree, &self.parts.index, then);
         let done = rewind.path(&path.0, progress)?;
+        self.tell(Event::Sealed);
         Ok(RewindReport { path: path.clone(), to_ms: moment.0, ..done })
     }
 
     fn history(&self) -> History {
         let parts = &self.parts;
-        History::new(parts.index.clone(), self.keyring.clone(), parts.log.clone())
+        let (index, log) = (parts.index.clone(), parts.log.clone());
+        History::new(index, self.keyring.clone(), log, parts.env.wall_ms())
     }
 
     /// The file at a path, and the version it shows.

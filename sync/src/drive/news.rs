@@ -1,5 +1,6 @@
 //! What came from other devices, by path.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -17,13 +18,13 @@ impl Drive {
         let tree = &self.parts.tree;
         let heard = tree.news(from, wait);
         let mut report = NewsReport { next: heard.next, missed: heard.missed, changed: Vec::new() };
+        let mut said = HashSet::new();
         for change in &heard.changes {
             for path in tree.places(change)? {
-                let path = DrivePath(path);
-                let gone = self.check_path(&path).is_err();
-                let changed = Changed { path, gone };
-                if !report.changed.contains(&changed) {
-                    report.changed.push(changed);
+                if said.insert(path.clone()) {
+                    let path = DrivePath(path);
+                    let gone = self.check_path(&path).is_err();
+                    report.changed.push(Changed { path, gone });
                 }
             }
         }

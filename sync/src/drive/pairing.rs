@@ -156,18 +156,16 @@ impl Drive {
     fn add(&self, remote: &Remote, request: &JoinRequest, progress: &Progress) -> Result<Grant> {
         let (log, index) = (&self.parts.log, &self.parts.index);
         self.check_admin()?;
-        let membership = log.membership();
-        if membership.device(&request.device).is_some() {
-            return Err(Error::Refused("it is or was a device of this drive already".into()));
-        }
+        let added = self.parts.authority.change(|membership| {
+            if membership.device(&request.device).is_some() {
+                return Err(Error::Refused("it is or was a device of this drive already".into()));
+            }
+            Ok(addition(membership, request.device, &request.wrap_key)?.0)
+        })?;
         let secrets = self.secrets();
-        let (added, _) = addition(&membership, &secrets.device, request.device, &request.wrap_key)?;
-        log.accept(added.encode())?;
         if log.membership().device(&request.device).is_none() {
             return Err(Error::Refused("what other members signed forbids to add it".into()));
         }
-        self.parts.tree.flush()?;
-        log.settle()?;
         self.keep_known();
         let seen = self.parts.runtime.block_on(self.send_logs(remote, &added, progress))?;
         let seen = seen.into_iter().filter_map(|head| {

@@ -144,6 +144,13 @@ impl Secrets {
         }
     }
 
+    /// The epochs that no other one of these follows.
+    pub fn newest_epochs(&self) -> impl Iterator<Item = &Epoch> {
+        let followed =
+            |id| self.epochs.iter().any(|epoch| epoch.parents().any(|parent| parent == id));
+        self.epochs.iter().filter(move |epoch| !followed(epoch.id()))
+    }
+
     /// Takes more epochs, in the order in which the membership has them, so that every device seals
     /// what is new in the same one.
     pub(crate) fn add_epochs(&mut self, more: Vec<Epoch>, membership: &Membership) {

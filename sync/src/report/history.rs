@@ -49,4 +49,6 @@ pub struct RewindReport {
     pub attributes: u64,
     /// Names that were not there then and went.
     pub removed: u64,
+    /// What was written meanwhile and told nowhere, and is kept here instead of going.
+    pub kept: Vec<DrivePath>,
 }

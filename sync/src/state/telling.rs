@@ -35,6 +35,11 @@ impl Telling {
         self.since.is_some_and(|since| now.since(last) >= QUIET || waited(since))
     }
 
+    /// Whether it waited for longer than it should for what is being sealed.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.since(since) >= 2 * WAIT_MAX)
+    }
+
     /// What changed until now is on its way.
     pub(super) fn done(&mut self) {
         self.since = None;

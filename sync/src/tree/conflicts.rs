@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Posix, Result};
+use crate::error::{Error, Posix, Result};
 use crate::id::{DeviceNumber, FileId, Ino, LinkId, VersionId};
 use crate::index::entries::EntryRow;
 use crate::index::nodes::Pending;
@@ -53,17 +53,21 @@ impl Tree {
     /// # Errors
     /// Of the index.
     pub fn conflicts(&self) -> Result<Vec<Conflict>> {
-        self.flush()?;
         let _gate = self.shared();
         let mut found = Vec::new();
+        let mut add = |conflict: Result<Option<Conflict>>| match conflict {
+            // What goes meanwhile is in no conflict.
+            Err(Error::Posix(Posix::Stale)) => Ok(()),
+            conflict => conflict.map(|conflict| found.extend(conflict)),
+        };
         for link in self.index.unsettled_links()? {
             let row = Unsettled::of(&self.index, link)?;
             if let (Some(row), Some(entry)) = (row, self.index.link(link)?) {
-                found.extend(self.conflict(&entry, &row)?);
+                add(self.conflict(&entry, &row))?;
             }
         }
         for ino in self.index.derived_nodes()? {
-            found.extend(self.told_copy(ino)?);
+            add(self.told_copy(ino))?;
         }
         Ok(found)
     }
@@ -119,7 +123,7 @@ impl Tree {
             }
             (link, row.mtime, row.size)
         };
-        let entry = self.entry_of(LinkId(link))?;
+        let Some(entry) = self.index.link(LinkId(link))? else { return Ok(None) };
         let Some((plain, device)) = plain_name(&entry.name).zip(loser(&entry.name)) else {
             return Ok(None);
         };

@@ -79,6 +79,11 @@ impl Tree {
         self.news.after(from, wait)
     }
 
+    /// Tells the kernel that attributes of a file were set without it.
+    pub fn tell_attributes(&self, ino: Ino) {
+        self.tell(Change::Attributes { ino });
+    }
+
     /// Tells the kernel that something was done to a name without it.
     pub fn tell_done(&self, dir: Ino, name: &[u8]) {
         self.tell(Change::Entry { parent: dir, name: name.to_vec() });

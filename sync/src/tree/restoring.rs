@@ -11,7 +11,7 @@ use crate::record::{Kind, TimeNs};
 use crate::tree::core::{Tree, lock};
 use crate::tree::extents::Extents;
 use crate::tree::merging::Merging;
-use crate::tree::node::{Field, Node};
+use crate::tree::node::{Field, Node, State};
 use crate::tree::words::Change;
 
 /// What a file is to hold.
@@ -55,9 +55,20 @@ impl Merging<'_> {
                 ));
             }
         }
-        let held = lock(&self.tree.references).contains_key(&node.ino);
-        let node = if held { self.reincarnate(&node)? } else { node };
+        // The kernel's references are counted before it is told anything, and told under this lock.
         let mut state = node.write();
+        let node = match lock(&self.tree.references).contains_key(&node.ino) {
+            false => node.clone(),
+            true => {
+                drop(state);
+                let node = self.reincarnate(&node)?;
+                return self.hold(&node, &mut node.write(), to);
+            }
+        };
+        self.hold(&node, &mut state, to)
+    }
+
+    fn hold(&mut self, node: &Arc<Node>, state: &mut State, to: Restored) -> Result<()> {
         let row = &mut state.row;
         row.write_over();
         (row.size, row.mtime, row.extents) = (to.size, to.mtime, to.extents);
@@ -65,8 +76,8 @@ impl Merging<'_> {
         row.touch(Field::Content);
         row.touch(Field::Mtime);
         row.again = false;
-        self.tree.restaged(&node, &mut state);
-        self.tree.dirtied(&node, &mut state);
+        self.tree.restaged(node, state);
+        self.tree.dirtied(node, state);
         self.changes.push(Change::Inode { ino: node.ino });
         Ok(())
     }
