@@ -70,6 +70,7 @@ fn what_devices_are_called_is_told_once_and_the_last_name_counts_on_all() {
     let call = |device: &devices::Device, name: &str| {
         let named = DeviceName { name: name.to_owned(), stamp: None };
         device.index.set_device_name(&device.key(), &named).unwrap();
+        device.tree.flush().unwrap();
     };
     call(&w.devices[0], "desk");
     call(&w.devices[1], "laptop");

@@ -110,7 +110,8 @@ async fn connection(
     let welcomed = tokio::time::timeout(wait, welcome(incoming, &keeper)).await;
     drop(waiting);
     match welcomed {
-        Ok(Ok((connection, _, Came::Member(ticket)))) => {
+        Ok(Ok((connection, to, Came::Member(ticket)))) => {
+            drop(to);
             tracing::debug!(%address, device = %ticket.0.device, "welcomed");
             serve(connection, ticket, keeper).await;
             tracing::debug!(%address, "gone");

@@ -262,7 +262,10 @@ mod tests {
             [device(1, "desk", None), device(2, "", Some("11ff")), device(3, "c", Some("9"))];
         let said = devices(&json!(list), Paint::none(), 61_000);
         let lines: Vec<&str> = said.lines().collect();
-        assert!(lines[1].contains("1  desk (this one)  0000-1111  admin    the phrase"), "{said}");
+        assert!(
+            lines[1].contains("1  desk (this one)  0000-1111    admin    the phrase"),
+            "{said}"
+        );
         assert!(lines[2].contains("2  22ff") && lines[2].contains("admin    desk"), "{said}");
         assert!(lines[3].contains("revoked  9"), "{said}");
     }
