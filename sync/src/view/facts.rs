@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{FileId, LinkId, VersionId};
 use crate::record::{Content, Kind, Record, Stamp, TimeNs};
-use crate::view::Version;
 use crate::view::naming::{copy_file, copy_link};
+use crate::view::words::Version;
 
 /// Something told, in the order in which registers are won.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{DERIVED, DeviceNumber, FileId, LinkId, VersionId};
 use crate::record::{Kind, NAME_BYTES_MAX, Stamp, TimeNs};
-use crate::view::Named;
+use crate::view::words::Named;
 
 /// Who wants a name.
 pub(super) struct Claim {

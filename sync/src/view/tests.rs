@@ -6,8 +6,8 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::DeviceNumber;
-use crate::view::naming::copy_file;
+use crate::id::{DeviceNumber, VersionId};
+use crate::record::{Content, TimeNs};
 
 type Told = (Stamp, Record);
 
