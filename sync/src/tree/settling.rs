@@ -1,12 +1,11 @@
 //! Settling: from what is known of links to what stands where, for all of a commit at once.
 //!
-//! A link is dead when a tombstone has seen its place, unless its file has a version the tombstone
-//! has not seen and no other name, or it leads to a directory in use. First the dead go, leaves
-//! before directories; then what lives and does not stand is put into its directory, whose
-//! ancestors come back for it; at last each name about which something changed is given to the
-//! latest of those who want it, and the others stand beside it. So successive renames, swaps and
-//! removals of whole trees arrive as they were made, and every device that knows the same records
-//! shows the same.
+//! The rules are those of the view, which is the same in the slow and obvious way. A link is dead
+//! when a tombstone has seen its place, unless its file has a head the tombstone has not seen and no
+//! other name, or it leads to a directory in use. First files that are dead go; then what lives and
+//! does not stand is put where its record says, with the directories above it, and rings are cut;
+//! then dead directories go, and those that are empty by that; at last each name about which
+//! something changed is given to the latest of those who want it, and the others stand beside it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
