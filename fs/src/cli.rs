@@ -19,6 +19,7 @@ mod table;
 mod units;
 mod unmount;
 mod users;
+mod versions;
 mod when;
 
 pub use start::main;

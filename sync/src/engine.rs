@@ -4,6 +4,8 @@
 //! a task that moves and one that proves, and there is one that evicts. Nothing is decided here but how to do what was asked. A person's `sync` runs
 //! the same steps in the foreground, so there is one way for the data.
 
+mod watch;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,16 +40,10 @@ use crate::state::{Event, Facts, Rules, Spot, State, Surplus, Tally, Use, Verdic
 use crate::tree::Tree;
 use crate::verify::Verifier;
 
+use self::watch::Watch;
+
 /// How often the parts are asked whether there is something to do.
 const BEAT: Duration = Duration::from_millis(100);
-
-/// How long a node may hold a watch before it answers that nothing is new.
-const WATCH_MS: u64 = 50_000;
-
-/// The pauses after a watch that failed, the first and the longest: the node is away, and who is
-/// back from sleep wants to hear of it at once.
-const WATCH_PAUSE_FIRST: Duration = Duration::from_secs(1);
-const WATCH_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What one sync with one remote moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -355,7 +351,11 @@ impl Loop {
         watched: &mut HashMap<RemoteNumber, tokio::task::JoinHandle<()>>,
     ) {
         match event {
-            Event::Remote(number) => drop(watched.insert(number, self.watch(number))),
+            Event::Remote(number) => {
+                let (remotes, index) = (self.parts.remotes.clone(), self.parts.index.clone());
+                let watch = Watch { remotes, index, events: self.events.clone() };
+                drop(watched.insert(number, watch.begin(number, &self.parts.runtime)));
+            }
             Event::Gone(number) => drop(watched.remove(&number).map(|watch| watch.abort())),
             _ => {}
         }
@@ -459,36 +459,6 @@ impl Loop {
             let _unheard = events.send(Event::Challenged(number, spot));
         });
     }
-
-    /// Waits at a remote for entries this device does not have.
-    fn watch(&self, number: RemoteNumber) -> tokio::task::JoinHandle<()> {
-        let (parts, events) = (self.parts.clone(), self.events.clone());
-        self.parts.runtime.spawn(async move {
-            let mut seen = Vec::new();
-            let mut pause: Option<Duration> = None;
-            while let Some(remote) = parts.remotes.by_number(number) {
-                if let Some(wait) = pause {
-                    // Whatever else reaches it ends the pause.
-                    drop(tokio::time::timeout(wait, remote.back.notified()).await);
-                    pause = Some((wait * 2).min(WATCH_PAUSE_MAX));
-                    if remote.link.connect().await.is_err() {
-                        continue;
-                    }
-                    let _unheard = events.send(Event::Back(number));
-                }
-                let Ok(heads) = remote.link.watch(seen.clone(), WATCH_MS).await else {
-                    pause = pause.or(Some(WATCH_PAUSE_FIRST));
-                    continue;
-                };
-                pause = None;
-                let ours = parts.index.heads().unwrap_or_default();
-                if heads.iter().any(|head| is_news(head, &ours)) {
-                    let _unheard = events.send(Event::News(number));
-                }
-                seen = heads;
-            }
-        })
-    }
 }
 
 impl Kept {
@@ -501,8 +471,4 @@ impl Kept {
             self.why.clone_from(&stays.detail);
         }
     }
-}
-
-fn is_news(theirs: &rdrivefs_remote::entry::Head, seen: &[rdrivefs_remote::entry::Head]) -> bool {
-    seen.iter().find(|head| head.log == theirs.log).is_none_or(|head| head.number < theirs.number)
 }

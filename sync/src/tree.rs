@@ -16,6 +16,7 @@ mod copies;
 mod core;
 pub mod extents;
 mod files;
+mod hearing;
 mod merging;
 mod names;
 mod naming;

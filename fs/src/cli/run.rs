@@ -15,7 +15,9 @@ use crate::cli::args::{
 };
 use crate::cli::paint::Paint;
 use crate::cli::table::{Table, number, word};
-use crate::cli::{ask, copy, daemon, device, doctor, init, key, places, say, secrets, unmount};
+use crate::cli::{
+    ask, copy, daemon, device, doctor, init, key, places, say, secrets, unmount, versions,
+};
 use crate::control::{self, Half, Request, execute};
 use crate::failure::{Exit, Result};
 
@@ -112,7 +114,7 @@ fn request(common: &Common, home: &Home, command: &Command) -> Result<Request> {
         Command::Device(Device::Name { name }) => Request::DeviceName { name: name.clone() },
         Command::Versions { path: p } => Request::Versions { path: path(p)? },
         Command::Restore { path: p } => {
-            let (file, which) = places::version_of(p);
+            let (file, which) = versions::version_of(p);
             Request::Restore { path: path(&file)?, which }
         }
         Command::Undelete { path: p } => Request::Undelete { path: path(p)? },

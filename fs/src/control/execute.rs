@@ -41,9 +41,20 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         Request::Pin { paths, pinned } => document(drive.pin(&paths, pinned)?),
         Request::Layers { path } => document(drive.layers(path.as_ref())?),
         Request::Log { device } => document(drive.log(device.as_deref())?),
-        Request::KeyShow => document(drive.key_show()),
-        Request::KeyRotate => document(drive.key_rotate(progress)?),
-        Request::DeviceRevoke { device } => document(drive.device_revoke(&device, progress)?),
+        Request::KeyShow
+        | Request::KeyRotate
+        | Request::DeviceRevoke { .. }
+        | Request::DeviceList
+        | Request::DeviceName { .. }
+        | Request::PairOpen { .. }
+        | Request::PairWait { .. }
+        | Request::PairAnswer { .. } => of_members(drive, request, progress),
+        Request::Versions { .. }
+        | Request::Restore { .. }
+        | Request::Rewind { .. }
+        | Request::Undelete { .. }
+        | Request::Conflicts
+        | Request::Resolve { .. } => of_the_past(drive, request, progress),
         Request::Doctor { repair } => document(drive.doctor(repair, progress)?),
         Request::RemoteAdd { name, url } => {
             let url = url.parse().map_err(|e| {
@@ -67,6 +78,20 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             drive.remote_remove(&name)?;
             Ok(json!({ "removed": name }))
         }
+        Request::List { path, depth } => document(drive.list(&path, depth)?),
+        Request::News { from, wait_ms } => {
+            document(drive.news(from, Duration::from_millis(wait_ms.min(NEWS_WAIT_MAX_MS)))?)
+        }
+        Request::MountPoint | Request::Unmount => Err(Failure::words("this drive is not mounted")),
+    }
+}
+
+/// Keys, and who has them.
+fn of_members(drive: &Drive, request: Request, progress: &Progress) -> Result<Value> {
+    match request {
+        Request::KeyShow => document(drive.key_show()),
+        Request::KeyRotate => document(drive.key_rotate(progress)?),
+        Request::DeviceRevoke { device } => document(drive.device_revoke(&device, progress)?),
         Request::DeviceList => document(drive.devices()?),
         Request::DeviceName { name } => document(drive.name_device(&name)?),
         Request::PairOpen { remote, lifetime_ms } => {
@@ -85,7 +110,13 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
             drive.pair_decline(&remote, &code, &device)?;
             Ok(json!({ "declined": device.to_string() }))
         }
-        Request::List { path, depth } => document(drive.list(&path, depth)?),
+        other => unreachable!("{other:?} is carried out elsewhere"),
+    }
+}
+
+/// What was, and what devices made of it apart.
+fn of_the_past(drive: &Drive, request: Request, progress: &Progress) -> Result<Value> {
+    match request {
         Request::Versions { path } => document(drive.versions(&path, progress)?),
         Request::Restore { path, which } => {
             let which = match which {
@@ -101,10 +132,7 @@ pub fn execute(drive: &Drive, request: Request, progress: &Progress) -> Result<V
         Request::Undelete { path } => document(drive.undelete(&path, progress)?),
         Request::Conflicts => document(drive.conflicts()?),
         Request::Resolve { path, keep } => document(drive.resolve(&path, keep, progress)?),
-        Request::News { from, wait_ms } => {
-            document(drive.news(from, Duration::from_millis(wait_ms.min(NEWS_WAIT_MAX_MS)))?)
-        }
-        Request::MountPoint | Request::Unmount => Err(Failure::words("this drive is not mounted")),
+        other => unreachable!("{other:?} is carried out elsewhere"),
     }
 }
 

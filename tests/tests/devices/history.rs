@@ -82,21 +82,23 @@ fn a_version_that_is_not_there_is_refused_and_nothing_is_lost() {
     assert_eq!(a.json(&["versions", odd.to_str().unwrap()]), serde_json::json!([]));
 }
 
-/// Everything below a folder: paths, kinds, modes, and what files hold or links lead to.
+/// Everything below a folder: paths, kinds, modes, and what files hold or links lead to. What goes
+/// while it is looked at is not there.
 fn tree(dir: &Path) -> Vec<(String, u32, Vec<u8>)> {
     let mut all = Vec::new();
     let mut left = vec![dir.to_owned()];
     while let Some(at) = left.pop() {
-        for entry in fs::read_dir(&at).unwrap() {
-            let path = entry.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap();
+        for entry in fs::read_dir(&at).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let held = match meta.file_type() {
                 kind if kind.is_symlink() => {
-                    fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+                    fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes())
                 }
-                kind if kind.is_dir() => Vec::new(),
-                _ => fs::read(&path).unwrap(),
+                kind if kind.is_dir() => Ok(Vec::new()),
+                _ => fs::read(&path),
             };
+            let Ok(held) = held else { continue };
             let name = path.strip_prefix(dir).unwrap().display().to_string();
             all.push((name, meta.mode(), held));
             if meta.is_dir() {

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rdrivefs_sync::remote::env::Env;
 use rdrivefs_tests::peer::Peer;
 use rdrivefs_tests::world::{Device, Node, World, run, wait_until};
 
@@ -117,13 +118,13 @@ const DEEDS: [Deed; 12] = [
 fn every_change_is_seen_elsewhere_within_two_seconds() {
     let world = World::new();
     let node = world.node("node");
-    let [a, b] = pair(&world, &node);
+    let ([a, b], env) = (pair(&world, &node), Env::real());
     for [from, to] in [[&a, &b], [&b, &a]] {
         for deed in &DEEDS {
             (deed.do_it)(&from.dir);
-            let begun = Instant::now();
+            let begun = env.instant();
             wait_until(deed.what, || (deed.is_seen)(&to.dir));
-            let took = begun.elapsed();
+            let took = env.instant().since(begun);
             println!("{}: {} ms", deed.what, took.as_millis());
             assert!(took <= SEEN_WITHIN, "{}: {took:?}", deed.what);
         }
