@@ -1,5 +1,6 @@
 //! Words out: reports for people, or their JSON document.
 
+mod deeds;
 mod lists;
 mod status;
 mod value;
@@ -127,6 +128,11 @@ fn words(request: &Request, value: &Value, paint: Paint, now_ms: u64) -> String 
         }
         Request::Versions { .. } => lists::versions(value, paint),
         Request::Conflicts => lists::conflicts(value, paint),
+        Request::Restore { .. } => deeds::restored(value),
+        Request::Rewind { .. } | Request::Undelete { .. } => deeds::rewound(value, paint),
+        Request::Resolve { .. } => deeds::resolved(value),
+        Request::KeyRotate => deeds::rotated(value, paint),
+        Request::DeviceRevoke { .. } => deeds::revoked(value, paint),
         Request::Doctor { .. } => lists::checks(value, paint),
         _ => work::fields(value, ""),
     }

@@ -257,6 +257,7 @@ impl Drive {
                 added_by: (member.added_by != secrets.root).then(|| member.added_by.to_string()),
                 this_device: member.device == own,
                 revoked: member.revoked.is_some(),
+                held_back: self.parts.log.held_back(&member.device),
                 head: newest.map_or(0, |head| head.number),
                 head_ms: newest.map(|head| self.made_ms(head)).transpose()?.flatten(),
             });

@@ -55,6 +55,8 @@ pub struct DeviceInfo {
     pub this_device: bool,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// Commits of it, once it was revoked, that remotes have shown and that do not count.
+    pub held_back: u64,
     /// The number of its newest commit known here; 0 for none.
     pub head: u64,
     /// When that commit was made, by that device's clock.

@@ -39,6 +39,11 @@ pub struct NewsSince {
 }
 
 impl News {
+    /// Numbered from here on: those of another life of this process must not pass for its own.
+    pub(super) fn from(next: u64) -> Self {
+        Self { latest: Mutex::new(Latest { next, kept: VecDeque::new() }), came: Condvar::new() }
+    }
+
     pub(super) fn add(&self, change: Change) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.kept.len() == KEPT_MAX {

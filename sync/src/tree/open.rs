@@ -52,6 +52,7 @@ impl Tree {
         let counter = index.number(COUNTER)?.unwrap_or(1).cast_unsigned();
         let files = index.number(FILES)?.unwrap_or(0);
         let (journal, replay) = journal(applied)?;
+        let first_news = u64::from(u32::from_le_bytes(env.random()));
         let tree = Self {
             upkeep: Mutex::new(Upkeep::new(applied, env.instant())),
             env,
@@ -73,7 +74,7 @@ impl Tree {
             files: AtomicI64::new(files),
             failed: AtomicBool::new(false),
             heard: OnceLock::new(),
-            news: News::default(),
+            news: News::from(first_news),
         };
         tree.found_root()?;
         for ino in tree.index.marked(Marked::Staged)? {

@@ -85,7 +85,10 @@ pub(super) fn devices(value: &Value, paint: Paint, now_ms: u64) -> String {
             }
         };
         let rights = match (device["revoked"] == true, device["admin"] == true) {
-            (true, _) => word("revoked").styled(Style::Bad),
+            (true, _) => match number(&device["held_back"]) {
+                0 => word("revoked").styled(Style::Bad),
+                n => word(format!("revoked, {n} held back")).styled(Style::Bad),
+            },
             (_, true) => word("admin"),
             _ => word("plain"),
         };
