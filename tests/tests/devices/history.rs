@@ -123,6 +123,7 @@ fn what_was_removed_is_had_back_with_all_below_it() {
     std::os::unix::fs::symlink("one", dir.join("link")).unwrap();
     a.ok(&["sync"]);
     let before = tree(&a.dir.join("album"));
+    wait_until("it is everywhere", || tree(&b.dir.join("album")) == before);
     fs::remove_dir_all(a.dir.join("album")).unwrap();
     a.ok(&["sync"]);
     wait_until("it went everywhere", || !b.dir.join("album").exists());
