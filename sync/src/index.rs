@@ -263,9 +263,11 @@ impl Index {
     pub fn keep_spare(&mut self, dir: &Path) -> Result<()> {
         let db = self.lock();
         let opened = self.run(&db, |db| {
-            db.execute_batch("COMMIT")?;
+            // Nothing was done yet but to add tables that an earlier build had not. They wait for the
+            // first commit: until then all may turn out to be of a later build, and is left alone.
+            db.execute_batch("ROLLBACK")?;
             let counted = frames(db);
-            db.execute_batch("BEGIN IMMEDIATE").and(counted)
+            begin(db).and(counted)
         });
         let spare = Spare::open(dir, &self.path, &db, opened?.0)?;
         drop(db);
@@ -388,6 +390,11 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     // Statements are planned once, not anew for each value bound to them.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    begin(db)
+}
+
+/// Opens a transaction in which all tables are there.
+fn begin(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     db.execute_batch(SCHEMA)
 }
