@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use rdrivefs_remote::entry::{Entry, LogId, LogKind};
+use rdrivefs_remote::entry::{Entry, Head, LogId, LogKind};
 use rdrivefs_remote::env::WallMs;
 use rdrivefs_remote::identity::PublicKey;
 use rdrivefs_remote::member::EpochId;
@@ -73,8 +73,10 @@ pub struct Past {
 /// Where the reading of one log stands.
 struct Cursor {
     log: LogId,
-    /// The number of the next entry.
+    /// The number of the next entry, and of the last one that counts: all that these had seen is
+    /// among them.
     next: u64,
+    end: u64,
     read: std::collections::VecDeque<Entry>,
     last: WallMs,
     ended: bool,
@@ -97,7 +99,7 @@ impl History {
     ) -> Result<()> {
         let heads = self.index.heads_applied()?;
         let commits = heads.into_iter().filter(|head| head.log.kind == LogKind::Commits);
-        let mut cursors: Vec<Cursor> = commits.map(|head| Cursor::new(head.log)).collect();
+        let mut cursors: Vec<Cursor> = commits.map(Cursor::new).collect();
         let mut known: HashMap<(LogId, u64), WallMs> = HashMap::new();
         loop {
             let mut moved = false;
@@ -216,14 +218,14 @@ impl History {
         if cursor.read.is_empty() && !cursor.ended {
             let entries = self.index.entries(&cursor.log, cursor.next, READ_BYTES)?;
             cursor.ended = entries.is_empty();
-            for (bytes, applied) in entries {
-                if !applied {
+            for (bytes, _) in entries {
+                if cursor.next > cursor.end {
                     cursor.ended = true;
                     break;
                 }
                 cursor.read.push_back(Entry::from_bytes(bytes)?);
+                cursor.next += 1;
             }
-            cursor.next += cursor.read.len() as u64;
         }
         let Some(entry) = cursor.read.pop_front() else { return Ok(None) };
         let secrets = self.keyring.secrets();
@@ -245,8 +247,9 @@ impl History {
 }
 
 impl Cursor {
-    fn new(log: LogId) -> Self {
-        Self { log, next: 1, read: Default::default(), last: WallMs(0), ended: false }
+    fn new(head: Head) -> Self {
+        let (log, end) = (head.log, head.number);
+        Self { log, next: 1, end, read: Default::default(), last: WallMs(0), ended: false }
     }
 
     fn passed(&mut self, entry: &Entry, at: WallMs) {

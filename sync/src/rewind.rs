@@ -3,7 +3,8 @@
 //! What is there and does not belong is set aside first, so that every name is free for what was
 //! there then; files that only moved are moved back, what is gone is made anew with the bytes that a
 //! version names, and at the end what nobody asked for is removed. Nothing is brought that is not
-//! here, and all of it can be rewound in its turn. Broken off, it is begun again from where it is.
+//! here, and all of it can be rewound in its turn. One that is broken off leaves what it had set aside
+//! in the root; nothing of it is lost, and the next one of the whole drive takes it away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -23,8 +24,8 @@ use crate::view::{Entry, File, Version, View};
 /// Entries listed in one step.
 const STEP: usize = 1_024;
 
-/// Where what is set aside lies meanwhile.
-const ASIDE: &[u8] = b".rewinding";
+/// How the name begins of where what is set aside lies meanwhile.
+const ASIDE: &str = ".rewinding-";
 
 /// Files whose contents are set in one transaction.
 const CONTENTS_MAX: usize = 1_024;
@@ -43,6 +44,10 @@ pub struct Rewind<'a> {
     elsewhere: HashMap<FileId, Place>,
     /// Files that stand where they are to stand.
     standing: HashSet<FileId>,
+    /// What files were called that are set aside.
+    names: HashMap<Vec<u8>, Vec<u8>>,
+    /// What became of files that were gone: which were made for them.
+    made: HashMap<FileId, FileId>,
     /// What files are to hold; one may be met under several names.
     contents: BTreeMap<FileId, Version>,
     /// Directories whose time is set last, since every entry changes it.
@@ -60,6 +65,8 @@ impl<'a> Rewind<'a> {
             aside: None,
             elsewhere: HashMap::new(),
             standing: HashSet::new(),
+            names: HashMap::new(),
+            made: HashMap::new(),
             contents: BTreeMap::new(),
             times: Vec::new(),
             report: RewindReport::default(),
@@ -73,11 +80,6 @@ impl<'a> Rewind<'a> {
     /// [`Error::Refused`] when what a file holds now is told nowhere yet and would be lost; of the
     /// index. What was done stays.
     pub fn path(mut self, path: &[u8], progress: &Progress) -> Result<RewindReport> {
-        if let Some((ino, Kind::Directory)) = self.find(Ino::ROOT, ASIDE)? {
-            // One that was broken off left it.
-            self.aside = Some((ino, ASIDE.to_vec()));
-            self.note_places(ino)?;
-        }
         let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
         let Some((last, above)) = names.split_last() else {
             self.note_places(Ino::ROOT)?;
@@ -131,7 +133,7 @@ impl<'a> Rewind<'a> {
                     Some(ino) => *ino,
                     None => self.place(dir, name, entry)?,
                 };
-                self.standing.insert(entry.file);
+                self.standing.insert(ino.file());
                 self.attributes(ino, entry)?;
                 if entry.kind == Kind::Directory {
                     left.push((ino, entry.file, None));
@@ -146,9 +148,10 @@ impl<'a> Rewind<'a> {
 
     /// Lets a file stand under a name that is free.
     fn place(&mut self, dir: Ino, name: &[u8], entry: &Entry) -> Result<Ino> {
+        let file = self.made.get(&entry.file).copied().unwrap_or(entry.file);
         if entry.kind != Kind::Directory
-            && self.standing.contains(&entry.file)
-            && let Some(ino) = self.tree.present_ino(entry.file)?
+            && self.standing.contains(&file)
+            && let Some(ino) = self.tree.present_ino(file)?
         {
             self.tree.link(ino, dir, name)?;
             self.tree.tell_done(dir, name);
@@ -178,6 +181,7 @@ impl<'a> Rewind<'a> {
             kind => self.tree.make_node(&own, dir, name, kind, mode, file.rdev)?,
         };
         self.tree.tell_done(dir, name);
+        self.made.insert(entry.file, made.ino.file());
         self.report.made += 1;
         Ok(made.ino)
     }
@@ -275,7 +279,10 @@ impl<'a> Rewind<'a> {
                     let within = self.names(ino)?;
                     left.push((ino, Some((dir, name)), within));
                 }
-                Some((name, ino, _)) if self.check_told(ino).is_err() => {
+                // What has another name where it belongs is not lost with this one.
+                Some((name, ino, _))
+                    if !self.standing.contains(&ino.file()) && self.check_told(ino).is_err() =>
+                {
                     // Somebody wrote to it meanwhile.
                     self.keep(dir, &name)?;
                 }
@@ -297,11 +304,11 @@ impl<'a> Rewind<'a> {
 
     /// Keeps a file that would be lost in the root.
     fn keep(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
-        let mut kept = suffixed(name, "kept");
-        let mut count = 1;
+        let plain = self.names.get(name).cloned().unwrap_or_else(|| name.to_vec());
+        let (mut kept, mut count) = (suffixed(&plain, "kept"), 1);
         while self.find(Ino::ROOT, &kept)?.is_some() {
             count += 1;
-            kept = suffixed(name, &format!("kept, {count}"));
+            kept = suffixed(&plain, &format!("kept, {count}"));
         }
         self.tree.rename((dir, name), (Ino::ROOT, &kept), Rename::NoReplace)?;
         self.tree.tell_done(Ino::ROOT, &kept);
@@ -318,6 +325,7 @@ impl<'a> Rewind<'a> {
         }
         self.tree.rename((dir, &name), (aside, &to), Rename::NoReplace)?;
         self.tree.tell_done(dir, &name);
+        self.names.insert(to.clone(), name);
         self.elsewhere.insert(ino.file(), (aside, to));
         Ok(())
     }
@@ -326,9 +334,18 @@ impl<'a> Rewind<'a> {
         if let Some((ino, _)) = &self.aside {
             return Ok(*ino);
         }
-        let made = self.tree.make_directory(&own(), Ino::ROOT, ASIDE, 0o700)?;
-        self.aside = Some((made.ino, ASIDE.to_vec()));
-        self.tree.tell_done(Ino::ROOT, ASIDE);
+        // Nobody else has a folder of this name: what is in it at the end goes.
+        let mut count = self.tree.changes();
+        let name = loop {
+            let name = format!("{ASIDE}{count:x}").into_bytes();
+            if self.find(Ino::ROOT, &name)?.is_none() {
+                break name;
+            }
+            count += 1;
+        };
+        let made = self.tree.make_directory(&own(), Ino::ROOT, &name, 0o700)?;
+        self.tree.tell_done(Ino::ROOT, &name);
+        self.aside = Some((made.ino, name));
         Ok(made.ino)
     }
 

@@ -6,9 +6,9 @@ use crate::progress::Progress;
 use crate::record::Kind;
 use crate::report::{Conflict, Dispute, DrivePath, Keep, ResolveReport};
 use crate::state::Event;
-use crate::tree;
 use crate::tree::node::Field;
 use crate::tree::words::Rename;
+use crate::tree::{self, Restored};
 
 use super::parts::Drive;
 
@@ -61,7 +61,8 @@ impl Drive {
         for side in &sides {
             self.check_may_go(side)?;
         }
-        let kept = self.keep_one(sides, keep == Keep::Mine, path)?;
+        let content = disputes.iter().all(|dispute| *dispute == Dispute::Content);
+        let kept = self.keep_one(sides, keep == Keep::Mine, content, path)?;
         self.tell(Event::Sealed);
         Ok(kept)
     }
@@ -124,10 +125,12 @@ impl Drive {
     }
 
     /// One side takes the name that was fought for, and the others go.
+    /// Where content was fought for the file stays what it is, with its versions.
     fn keep_one(
         &self,
         mut sides: Vec<Side>,
         mine: bool,
+        content: bool,
         path: &DrivePath,
     ) -> Result<ResolveReport> {
         let wanted: Vec<usize> = (0..sides.len()).filter(|n| sides[*n].mine == mine).collect();
@@ -144,8 +147,13 @@ impl Drive {
         for (n, side) in sides.iter().enumerate() {
             // The first of them stands under the name that all want, unless it is the one that stays.
             if n == 0 && stays.path != side.path && self.is_winner(side)? {
-                let to = (side.at.0, &side.at.1[..]);
-                self.parts.tree.rename((stays.at.0, &stays.at.1), to, Rename::Replace)?;
+                if content {
+                    self.take_content(&stays, side)?;
+                    self.parts.tree.unlink(stays.at.0, &stays.at.1)?;
+                } else {
+                    let to = (side.at.0, &side.at.1[..]);
+                    self.parts.tree.rename((stays.at.0, &stays.at.1), to, Rename::Replace)?;
+                }
                 self.parts.tree.tell_done(stays.at.0, &stays.at.1);
                 self.parts.tree.tell_done(side.at.0, &side.at.1);
                 place.clone_from(&side.path);
@@ -159,6 +167,18 @@ impl Drive {
         report.kept.push(place);
         self.parts.tree.flush()?;
         Ok(report)
+    }
+
+    /// The file of one side holds what that of the other holds.
+    fn take_content(&self, from: &Side, to: &Side) -> Result<()> {
+        let tree = &self.parts.tree;
+        let row = tree.row(tree.lookup(from.at.0, &from.at.1)?.ino)?;
+        let file = tree.lookup(to.at.0, &to.at.1)?.ino.file();
+        let content = Restored { size: row.size, mtime: row.mtime, extents: row.extents };
+        let mut merging = tree.merging()?;
+        let taken = merging.restore(file, content);
+        merging.finish()?;
+        taken
     }
 
     fn is_winner(&self, side: &Side) -> Result<bool> {

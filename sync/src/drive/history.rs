@@ -76,6 +76,9 @@ impl Drive {
         moment: WallMs,
         progress: &Progress,
     ) -> Result<RewindReport> {
+        if moment > self.parts.env.wall_ms() {
+            return Err(Error::Refused("that moment is yet to come".into()));
+        }
         self.settle(progress)?;
         self.parts.tree.flush()?;
         if self.parts.index.has_pending()? {
@@ -88,6 +91,10 @@ impl Drive {
         let Some(then) = then else {
             return Err(Error::Refused("the drive began later than that".into()));
         };
+        let named = path.0.iter().any(|b| *b != b'/');
+        if named && then.lookup(&path.0).is_none() && self.check_path(path).is_err() {
+            return Err(Error::Refused(format!("there is nothing at {path}, nor was there then")));
+        }
         self.take_back(path, &then, moment, progress)
     }
 

@@ -65,6 +65,8 @@ fn a_conflict_is_listed_alike_and_settled_for_all() {
             [a, b].iter().all(|device| device.json(&["conflicts"]) == serde_json::json!([]))
         });
         let one = |content: &str| vec![("f.txt".to_owned(), content.to_owned())];
+        let versions = b.json(&["versions", b.dir.join("f.txt").to_str().unwrap()]);
+        assert!(versions.as_array().unwrap().len() >= 3, "it has its past still: {versions}");
         match keep {
             "mine" => assert_eq!(shown(&b.dir), one("of a")),
             "theirs" => assert_eq!(shown(&b.dir), one("of b")),

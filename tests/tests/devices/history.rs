@@ -121,6 +121,7 @@ fn what_was_removed_is_had_back_with_all_below_it() {
     fs::write(dir.join("deeper/two"), "two").unwrap();
     fs::set_permissions(dir.join("deeper/two"), fs::Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::symlink("one", dir.join("link")).unwrap();
+    fs::hard_link(dir.join("one"), dir.join("deeper/also")).unwrap();
     a.ok(&["sync"]);
     let before = tree(&a.dir.join("album"));
     wait_until("it is everywhere", || tree(&b.dir.join("album")) == before);
@@ -130,6 +131,8 @@ fn what_was_removed_is_had_back_with_all_below_it() {
     let path = b.dir.join("album");
     b.ok(&["undelete", path.to_str().unwrap()]);
     assert_eq!(tree(&path), before);
+    let inode = |name: &str| fs::metadata(path.join("summer").join(name)).unwrap().ino();
+    assert_eq!(inode("one"), inode("deeper/also"), "one file by two names still");
     wait_until("it is back everywhere", || {
         a.dir.join("album").exists() && tree(&a.dir.join("album")) == before
     });
@@ -170,6 +173,8 @@ fn a_drive_is_taken_back_to_what_it_was_and_forth_again() {
     }
     fs::rename(a.dir.join("d4"), a.dir.join("d3/d4")).unwrap();
     fs::write(a.dir.join("README.ransom"), "pay").unwrap();
+    fs::hard_link(a.dir.join("d0/f0"), a.dir.join("d0/another")).unwrap();
+    fs::create_dir(a.dir.join(".rewinding-")).unwrap();
     fs::set_permissions(a.dir.join("d0"), fs::Permissions::from_mode(0o700)).unwrap();
     a.ok(&["sync"]);
     let bad = tree(&a.dir);
