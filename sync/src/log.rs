@@ -9,8 +9,10 @@
 //! another entry under a number this device knows has lied, or somebody's device was copied: that
 //! is refused with both hashes.
 
+mod leaving;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::progress::Progress;
 use crate::report::Phase;
+
+use self::leaving::Leaving;
 
 /// Bytes of entries asked for at once; bounded by what a remote gives.
 const READ_BYTES: u64 = 4 << 20;
@@ -39,12 +43,6 @@ pub struct Exchanged {
     pub received: u64,
     /// Bytes of entries received.
     pub received_bytes: u64,
-}
-
-/// How much of an own log may leave.
-struct Leaving {
-    log: LogId,
-    number: AtomicU64,
 }
 
 /// The logs as this device knows them.
@@ -186,8 +184,7 @@ impl Log {
     /// # Errors
     /// Of the disk.
     pub fn settle(&self, committed: [u64; 2]) -> Result<()> {
-        let stays =
-            |leaving: &Leaving, number: u64| leaving.number.load(Ordering::Relaxed) < number;
+        let stays = |leaving: &Leaving, number: u64| leaving.number() < number;
         if self.leaving.iter().zip(committed).any(|(leaving, number)| stays(leaving, number)) {
             self.index.make_durable()?;
             self.let_leave(committed);
@@ -235,7 +232,7 @@ impl Log {
         ours.sort_by_key(|head| head.log);
         for mut head in ours {
             if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.log == head.log) {
-                head.number = head.number.min(leaving.number.load(Ordering::Relaxed));
+                head.number = head.number.min(leaving.number());
             }
             match self.send_log(remote, &head, number_in(theirs, &head), &mut sent, progress).await
             {
@@ -464,16 +461,6 @@ impl Log {
             Some(revoked) if !revoked.accepts(entry) => Err(after_revocation(&entry.header().log)),
             _ => Ok(()),
         }
-    }
-}
-
-impl Leaving {
-    fn of(log: LogId) -> Self {
-        Self { log, number: AtomicU64::new(0) }
-    }
-
-    fn up_to(&self, number: u64) {
-        self.number.fetch_max(number, Ordering::Relaxed);
     }
 }
 
